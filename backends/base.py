@@ -1,0 +1,102 @@
+"""The backend contract: every op, with a body that works on any NumPy-like array module.
+
+`Backend` is concrete. Its ops, gathered here from `backends/reference`, have their signature, their
+documentation and a plain body on `self.xp`; that body is the reference. A backend adds an array
+module, a device and kernels; the ops' names and signatures are the same on all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from trine.backends.allocator import PoolAllocator
+from trine.backends.dispatch import Counters, Launcher, build_launchers
+from trine.backends.op import OPS, OpSpec, bind_op
+from trine.backends.reference.activation import ActivationOps
+from trine.backends.reference.arrays import ArrayOps
+from trine.backends.reference.conv import ConvOps
+from trine.backends.reference.dropout import DropoutOps
+from trine.backends.reference.elementwise import ElementwiseOps
+from trine.backends.reference.embedding import EmbeddingOps
+from trine.backends.reference.linear import LinearOps
+from trine.backends.reference.norm import NormOps
+from trine.backends.reference.optimiser import OptimiserOps
+from trine.backends.reference.pool import PoolOps
+from trine.backends.reference.recurrent import RecurrentOps
+from trine.backends.reference.reduce import ReduceOps
+from trine.backends.reference.shape import ShapeOps
+from trine.backends.reference.softmax import SoftmaxOps
+from trine.kernels import registry
+
+
+class Backend(
+    ArrayOps,
+    ElementwiseOps,
+    ReduceOps,
+    ShapeOps,
+    ActivationOps,
+    LinearOps,
+    ConvOps,
+    PoolOps,
+    SoftmaxOps,
+    NormOps,
+    EmbeddingOps,
+    DropoutOps,
+    RecurrentOps,
+    OptimiserOps,
+):
+    """The reference on an array module, and the hooks by which a backend runs kernels."""
+
+    name: str
+    device: str
+
+    def __init__(self, xp: Any) -> None:
+        self.xp = xp
+        self.allocator = PoolAllocator()
+        self.counters = Counters()
+        self.strict = False
+        """Whether a call that no registered kernel serves is an error."""
+        self.ran: dict[str, str] = {}
+        """Op -> the kernel, or "reference", that served its last call."""
+        self._launchers: dict[str, tuple[Launcher, ...]] = {}
+        self._generation = -1
+
+    def launchers(self, spec: OpSpec) -> tuple[Launcher, ...]:
+        """Return the kernels of an op in the order in which they are tried."""
+        if self._generation != registry.generation():
+            self._launchers.clear()
+            self._generation = registry.generation()
+        found = self._launchers.get(spec.name)
+        if found is None:
+            found = self._launchers[spec.name] = build_launchers(self, spec)
+        return found
+
+    def make_launch(self, spec: OpSpec, entry: registry.Kernel) -> Callable[..., None]:
+        """Return a function that takes a call's arguments by name and runs the kernel."""
+        function, parameters = entry.function, entry.parameters
+
+        def launch(**call: Any) -> None:
+            function(*[call[name] for name in parameters])
+
+        return launch
+
+    def before_launch(self) -> None:
+        """Called before each kernel; a backend raises here if its kernels cannot run now."""
+
+    def __repr__(self) -> str:
+        return f"<{self.name} backend on {self.device}>"
+
+
+def define_backend_op(spec: OpSpec) -> None:
+    """Give every backend a method for an op that a user defined.
+
+    Raises ValueError if the contract has a method of that name already.
+    """
+    if spec.name not in OPS and hasattr(Backend, spec.name):
+        raise ValueError(
+            f"[define_op] expected a new op name, got {spec.name!r}, which backends already have. "
+            "Choose another name."
+        )
+    OPS[spec.name] = spec
+    setattr(Backend, spec.name, bind_op(spec))

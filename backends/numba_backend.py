@@ -1,0 +1,46 @@
+"""The Numba backend: JIT-compiled kernels on the CPU, the reference for every other op.
+
+This module is the one place that brings in numba, by importing `trine.kernels.numba`; it is itself
+imported only when the backend is asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from trine.backends import threads
+from trine.backends.base import Backend
+from trine.backends.op import OpSpec
+from trine.kernels import numba as numba_kernels
+from trine.kernels import registry
+
+
+class NumbaBackend(Backend):
+    """Numba kernels over NumPy arrays."""
+
+    name = "numba"
+    device = "cpu"
+
+    def __init__(self) -> None:
+        super().__init__(np)
+        threads.choose_layer()
+
+    def make_launch(self, spec: OpSpec, entry: registry.Kernel) -> Callable[..., None]:
+        """Return a launch of the kernel, compiled here if a user wrote it in plain Python."""
+        function = numba_kernels.compile_user(entry.function) if entry.user else entry.function
+        parameters = entry.parameters
+
+        def launch(**call: Any) -> None:
+            function(*[call[name] for name in parameters])
+
+        return launch
+
+    def before_launch(self) -> None:
+        """Refuse to run kernels in a forked child, where the thread pool is dead."""
+        threads.check_fork()
+
+    def compile_seconds(self) -> float:
+        """Return how long kernels took to compile or load so far, in seconds."""
+        return numba_kernels.compile_seconds()

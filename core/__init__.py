@@ -1,0 +1,123 @@
+"""Trine: neural networks with one layer code on NumPy, Numba and CuPy.
+
+    import trine
+    import trine.functional as F
+
+    x = trine.tensor([[0.05, 0.10]])
+    trine.use("numpy")  # or "numba", or "cupy"
+
+Importing the package loads none of the backends; numba and cupy come in when they are first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from trine.autograd import enable_grad, is_grad_enabled, no_grad, set_grad_enabled
+from trine.backends import available, default_backend, get_backend, use
+from trine.creation import (
+    arange,
+    as_tensor,
+    eye,
+    from_dlpack,
+    from_numpy,
+    full,
+    linspace,
+    ones,
+    ones_like,
+    rand,
+    randn,
+    tensor,
+    zeros,
+    zeros_like,
+)
+from trine.dtypes import bool_, float32, float64, int32, int64, uint8
+from trine.errors import BackendError, CheckpointError, DataError, DivergenceError, GraphError
+from trine.random import Generator, seed
+from trine.tensor import Tensor, cat, grad, maximum, minimum, stack, where
+
+if TYPE_CHECKING:
+    from trine import data, functional, models, nn, optim, training
+    from trine.define import define_op
+    from trine.gradcheck import gradcheck
+    from trine.models import explain
+    from trine.training import Trainer
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BackendError",
+    "CheckpointError",
+    "DataError",
+    "DivergenceError",
+    "Generator",
+    "GraphError",
+    "Tensor",
+    "Trainer",
+    "arange",
+    "as_tensor",
+    "available",
+    "bool_",
+    "cat",
+    "data",
+    "default_backend",
+    "define_op",
+    "enable_grad",
+    "explain",
+    "eye",
+    "float32",
+    "float64",
+    "from_dlpack",
+    "from_numpy",
+    "full",
+    "functional",
+    "get_backend",
+    "grad",
+    "gradcheck",
+    "int32",
+    "int64",
+    "is_grad_enabled",
+    "linspace",
+    "maximum",
+    "minimum",
+    "models",
+    "nn",
+    "no_grad",
+    "ones",
+    "ones_like",
+    "optim",
+    "rand",
+    "randn",
+    "seed",
+    "set_grad_enabled",
+    "stack",
+    "tensor",
+    "training",
+    "uint8",
+    "use",
+    "where",
+    "zeros",
+    "zeros_like",
+]
+
+# Loaded when first named, so that `import trine` stays quick.
+_MODULES = ("data", "functional", "models", "nn", "optim", "training")
+_NAMES = {
+    "Trainer": "trine.training",
+    "define_op": "trine.define",
+    "explain": "trine.models",
+    "gradcheck": "trine.gradcheck",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"trine.{name}")
+    if name in _NAMES:
+        return getattr(importlib.import_module(_NAMES[name]), name)
+    raise AttributeError(f"module 'trine' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,45 @@
+"""Shared fixtures: every test that asks for `backend_name` runs on every CPU backend, strictly."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+import trine
+from trine.backends import get_backend, probe
+
+GPU_SKIPS = pytest.StashKey[int]()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skip `gpu` tests where no GPU is usable, and count them."""
+    gpu_items = [item for item in items if item.get_closest_marker("gpu")]
+    result = probe("cupy")
+    config.stash[GPU_SKIPS] = 0 if result.ok else len(gpu_items)
+    if not result.ok:
+        for item in gpu_items:
+            item.add_marker(pytest.mark.skip(reason=f"no GPU: {result.reason}"))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say aloud how many GPU cases did not run."""
+    skipped = terminalreporter.config.stash.get(GPU_SKIPS, 0)
+    if skipped:
+        terminalreporter.write_line(f"{skipped} GPU test(s) skipped: no usable GPU on this machine")
+
+
+@pytest.fixture(params=["numpy", "numba"])
+def backend_name(request: pytest.FixtureRequest) -> Iterator[str]:
+    """A CPU backend as the default, strict: a fallback on the reference is an error."""
+    name: str = request.param
+    backend = get_backend(name)
+    backend.strict = True
+    with trine.use(name):
+        yield name
+    backend.strict = False
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    trine.seed(0)
