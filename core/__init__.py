@@ -34,8 +34,9 @@ from trine.creation import (
 )
 from trine.dtypes import bool_, float32, float64, int32, int64, uint8
 from trine.errors import BackendError, CheckpointError, DataError, DivergenceError, GraphError
+from trine.joining import cat, maximum, minimum, stack, where
 from trine.random import Generator, seed
-from trine.tensor import Tensor, cat, grad, maximum, minimum, stack, where
+from trine.tensor import Tensor, grad
 
 if TYPE_CHECKING:
     from trine import data, functional, models, nn, optim, training

@@ -266,8 +266,8 @@ def _run_rule(node: Node, ops: Any, grads: list[Any], create_graph: bool) -> Ite
     if op.keeps_out:
         out = node.saved[0]
         kept.append(ops.made_by(node, out) if create_graph else out)
-    results = op.backward(ops, grads[0], node.needs, *kept, **node.attrs)
-    return results
+    gradients: Iterable[Any] = op.backward(ops, grads[0], node.needs, *kept, **node.attrs)
+    return gradients
 
 
 class _Engine:

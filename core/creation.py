@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
 from trine import random
 from trine.backends import Backend, default_backend, get_backend
 from trine.dtypes import as_dtype, float32, int64

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
 from trine.autograd import Node, Op, apply
 from trine.dtypes import Array, DType
 

@@ -27,6 +27,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
 from trine.dtypes import Array, DType, as_dtype, float32, float64
 
 PHILOX_M0 = 0xD2511F53

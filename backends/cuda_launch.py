@@ -1,0 +1,174 @@
+"""Launching CUDA kernels: compile a `.cu` on first use, marshal the arguments by its signature.
+
+CuPy passes a Python number as it stands and a view as its base pointer, so a wrong scalar type or a
+transposed array would be garbage, silently. Here the scalar types are read from the kernel's own
+declaration in the `.cu`; arrays arrive contiguous from the dispatcher.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from trine.errors import BackendError
+from trine.kernels.registry import Kernel
+
+MAX_INT32 = 2**31 - 1
+C_TYPES = {"float32": "float", "float64": "double"}
+
+_SCALARS: dict[str, type[np.generic]] = {
+    "int": np.int32,
+    "unsigned": np.uint32,
+    "unsigned int": np.uint32,
+    "long long": np.int64,
+    "unsigned long long": np.uint64,
+    "size_t": np.uint64,
+    "int64_t": np.int64,
+    "uint64_t": np.uint64,
+    "int32_t": np.int32,
+    "uint32_t": np.uint32,
+    "float": np.float32,
+    "double": np.float64,
+    "bool": np.bool_,
+}
+
+
+@dataclass(frozen=True)
+class Launch:
+    """How one call is launched: what a kernel's `launch` function returns."""
+
+    grid: tuple[int, ...]
+    block: tuple[int, ...]
+    arguments: tuple[Any, ...]
+    shared_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A parameter as the `.cu` declares it."""
+
+    name: str
+    ctype: str
+    pointer: bool
+
+
+def parse_signature(source: str, function: str) -> tuple[Parameter, ...]:
+    """Return the parameters of a `__global__` function, read from CUDA C++ source.
+
+    Raises ValueError if the function is not there or a parameter cannot be read.
+    """
+    base = function.split("<")[0].strip()
+    code = re.sub(r"//[^\n]*|/\*.*?\*/", " ", source, flags=re.DOTALL)
+    match = re.search(
+        r"__global__\s+(?:void\s+)?(?:__launch_bounds__\s*\([^)]*\)\s*)?(?:void\s+)?"
+        + re.escape(base)
+        + r"\s*\(([^)]*)\)",
+        code,
+    )
+    if match is None:
+        raise ValueError(
+            f"[cuda_kernel] expected `__global__ void {base}(...)` in the source, found none. Check "
+            "the function's name."
+        )
+    parameters = []
+    for text in filter(None, (part.strip() for part in match.group(1).split(","))):
+        cleaned = re.sub(r"\b(const|__restrict__|__grid_constant__|volatile)\b", " ", text)
+        found = re.fullmatch(r"\s*([\w:\s]+?)\s*(\*?)\s*(\w+)\s*", cleaned)
+        if found is None:
+            raise ValueError(
+                f"[cuda_kernel] expected parameters like `const T* x` or `int n` in {base}, got "
+                f"{text!r}. Write them so."
+            )
+        ctype = " ".join(found.group(1).split())
+        parameters.append(Parameter(found.group(3), ctype, found.group(2) == "*"))
+    return tuple(parameters)
+
+
+def marshal(
+    parameters: tuple[Parameter, ...], arguments: tuple[Any, ...], dtype: str, label: str
+) -> tuple[Any, ...]:
+    """Return the arguments in the types that the kernel declares.
+
+    Raises TypeError for a number where an array is declared or the other way round, or for a wrong
+    number of arguments, ValueError for an integer that does not fit.
+    """
+    if len(parameters) != len(arguments):
+        raise TypeError(
+            f"[{label}] expected {len(parameters)} kernel arguments "
+            f"({', '.join(p.name for p in parameters)}), got {len(arguments)}. Make the launch function "
+            "return as many."
+        )
+    marshalled = []
+    for parameter, value in zip(parameters, arguments, strict=True):
+        is_array = hasattr(value, "strides") and hasattr(value, "data") and value.ndim > 0
+        is_array = is_array or type(value).__module__.startswith("cupy")
+        if parameter.pointer:
+            if value is not None and not is_array:
+                raise TypeError(
+                    f"[{label}] expected an array for `{parameter.ctype}* {parameter.name}`, got "
+                    f"{type(value).__name__}. Pass an array of the backend."
+                )
+            marshalled.append(np.uintp(0) if value is None else value)
+            continue
+        if is_array or value is None:
+            raise TypeError(
+                f"[{label}] expected a number for `{parameter.ctype} {parameter.name}`, got "
+                f"{type(value).__name__}. Pass a number."
+            )
+        ctype = C_TYPES[dtype] if parameter.ctype == "T" else parameter.ctype
+        scalar = _SCALARS.get(ctype)
+        if scalar is None:
+            raise TypeError(
+                f"[{label}] expected a scalar type among {', '.join(_SCALARS)}, got {ctype!r} for "
+                f"{parameter.name}. Declare one of these."
+            )
+        if np.issubdtype(scalar, np.integer):
+            limits = np.iinfo(scalar)
+            if int(value) != value or not limits.min <= int(value) <= limits.max:
+                raise ValueError(
+                    f"[{label}] expected {parameter.name} to fit `{ctype}`, got {value}. Use a 64-bit "
+                    "variant of the kernel, or smaller arrays."
+                )
+        marshalled.append(scalar(value))
+    return tuple(marshalled)
+
+
+def make_cuda_launch(
+    entry: Kernel, compile_module: Callable[[Path, tuple[str, ...], str], Any]
+) -> Callable[..., None]:
+    """Return a function that takes a call's arrays, attributes and outputs by name and launches.
+
+    `compile_module(path, options, expression)` gives the compiled function of a name expression.
+    """
+    cuda = entry.cuda
+    if cuda is None:
+        raise BackendError(
+            f"[{entry.op}] expected a CUDA kernel, got {entry.name!r} without a source. Register it "
+            "with cuda_kernel."
+        )
+    signature = parse_signature(cuda.path.read_text(), cuda.function)
+    compiled: dict[str, Any] = {}
+    names = entry.parameters
+    takes_all = "call" in names
+
+    def launch(**call: Any) -> None:
+        dtype = next(
+            v.dtype.name for v in call.values() if hasattr(v, "dtype") and v.dtype.name in C_TYPES
+        )
+        plan: Launch = (
+            cuda.launch(**call)
+            if takes_all
+            else cuda.launch(**{name: call[name] for name in names})
+        )
+        arguments = marshal(signature, plan.arguments, dtype, f"{entry.op}.{entry.name}")
+        expression = cuda.function.replace("{T}", C_TYPES[dtype])
+        if expression not in compiled:
+            compiled[expression] = compile_module(cuda.path, cuda.options, expression)
+        compiled[expression](plan.grid, plan.block, arguments, shared_mem=plan.shared_bytes)
+
+    return launch

@@ -1,0 +1,125 @@
+"""The CuPy backend: the reference on the GPU, and CUDA C++ kernels where they are registered.
+
+The one place, beside the probe, that imports cupy. Copies between host and device, and waiting for
+the device, happen only in the methods here that say so, and each is counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cupy
+import numpy as np
+import numpy.typing as npt
+
+from trine.backends.base import Backend
+from trine.backends.cuda_launch import make_cuda_launch
+from trine.backends.op import OpSpec
+from trine.dtypes import Array, DType, as_dtype
+from trine.errors import BackendError
+from trine.kernels import registry
+
+
+class CupyBackend(Backend):
+    """CUDA arrays on one GPU."""
+
+    name = "cupy"
+
+    def __init__(self, device: int = 0) -> None:
+        super().__init__(cupy)
+        count = cupy.cuda.runtime.getDeviceCount()
+        if not 0 <= device < count:
+            raise BackendError(
+                f"[cupy] expected a device from 0 to {count - 1}, got {device}. See `nvidia-smi -L`."
+            )
+        cupy.cuda.Device(device).use()
+        self.device = f"cuda:{device}"
+        self._modules: dict[tuple[Path, tuple[str, ...], str], Any] = {}
+
+    # Arrays
+
+    def asarray(self, obj: Any, dtype: npt.DTypeLike | None = None) -> Array:
+        """Return `obj` on the GPU; an upload unless it is there already."""
+        if isinstance(obj, cupy.ndarray):
+            wanted = as_dtype(obj.dtype if dtype is None else dtype)
+            return cupy.ascontiguousarray(obj, dtype=wanted).reshape(obj.shape)
+        host = self._host_array(obj, dtype)
+        self.counters.uploads += 1
+        return self._allocate(lambda: cupy.asarray(host), host.shape, host.dtype)
+
+    def asarray_key(self, key: npt.NDArray[np.uint32]) -> Array:
+        """Return a Philox key array on the GPU; an upload of 20 bytes."""
+        if isinstance(key, cupy.ndarray):
+            return key
+        self.counters.uploads += 1
+        return cupy.asarray(key)
+
+    def to_numpy(self, x: Array) -> npt.NDArray[Any]:
+        """Return a copy on the host; waits for the device."""
+        self.counters.downloads += 1
+        self.counters.syncs += 1
+        result: npt.NDArray[Any] = cupy.asnumpy(x)
+        return result
+
+    def owns(self, x: Any) -> bool:
+        """Return whether `x` is a CuPy array."""
+        return isinstance(x, cupy.ndarray)
+
+    def empty(self, shape: tuple[int, ...], dtype: DType) -> Array:
+        """Return an uninitialised array from CuPy's pool."""
+        return self._allocate(lambda: cupy.empty(shape, dtype), shape, dtype)
+
+    def _allocate(self, make: Callable[[], Array], shape: tuple[int, ...], dtype: DType) -> Array:
+        try:
+            return make()
+        except cupy.cuda.memory.OutOfMemoryError:
+            cupy.get_default_memory_pool().free_all_blocks()
+        try:
+            return make()
+        except cupy.cuda.memory.OutOfMemoryError as error:
+            size = np.dtype(dtype).itemsize * float(np.prod(shape)) / 2**30
+            raise BackendError(
+                f"[{self.allocator.op}] expected {size:.2f} GiB of GPU memory for an array {shape} of "
+                f"{np.dtype(dtype).name}, but the device has no more. Use a smaller batch. "
+                f"{self.memory_report()}"
+            ) from error
+
+    def synchronize(self) -> None:
+        """Wait until the device has finished; faults of earlier kernels surface here."""
+        self.counters.syncs += 1
+        cupy.cuda.get_current_stream().synchronize()
+
+    def memory_stats(self) -> dict[str, int]:
+        """Return bytes in use and held by CuPy's pool."""
+        pool = cupy.get_default_memory_pool()
+        return {"used": pool.used_bytes(), "held": pool.total_bytes(), "peak": pool.total_bytes()}
+
+    def memory_report(self) -> str:
+        """Return a line with the pool's bytes and the device's free memory."""
+        stats = self.memory_stats()
+        free, total = cupy.cuda.runtime.memGetInfo()
+        return (
+            f"In use {stats['used'] / 2**20:.0f} MiB, held {stats['held'] / 2**20:.0f} MiB, "
+            f"{free / 2**20:.0f} of {total / 2**20:.0f} MiB free on the device."
+        )
+
+    # Kernels
+
+    def make_launch(self, spec: OpSpec, entry: registry.Kernel) -> Callable[..., None]:
+        """Return a launch of the CUDA kernel, or a plain call of a Python function on arrays."""
+        if entry.cuda is None:
+            return super().make_launch(spec, entry)
+        return make_cuda_launch(entry, self._compile)
+
+    def _compile(self, path: Path, options: tuple[str, ...], expression: str) -> Any:
+        key = (path, options, expression)
+        if key not in self._modules:
+            module = cupy.RawModule(
+                code=path.read_text(),
+                options=("--std=c++17", *options),
+                name_expressions=(expression,),
+            )
+            self._modules[key] = module.get_function(expression)
+        return self._modules[key]
