@@ -1,0 +1,56 @@
+"""Checks of arguments that several functions share, made once, above the backends."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from trine.dtypes import is_float
+from trine.errors import suggest
+from trine.tensor import Tensor
+
+REDUCTIONS = ("none", "mean", "sum")
+
+
+def require_tensor(op: str, name: str, x: Any) -> None:
+    """Raise TypeError unless x is a tensor."""
+    if not isinstance(x, Tensor):
+        raise TypeError(
+            f"[{op}] expected {name} to be a tensor, got {type(x).__name__}. Make it one: "
+            "trine.tensor(x)."
+        )
+
+
+def require_float(op: str, name: str, x: Any) -> None:
+    """Raise TypeError unless x is a tensor of float32 or float64."""
+    require_tensor(op, name, x)
+    if not is_float(x.dtype):
+        raise TypeError(
+            f"[{op}] expected {name} of dtype float32 or float64, got {x.dtype.name}. Convert it "
+            "with x.float()."
+        )
+
+
+def require_like(op: str, name: str, x: Tensor, shape: tuple[int, ...], like: Tensor) -> None:
+    """Raise unless x is a tensor of a shape and of the dtype of `like`."""
+    require_tensor(op, name, x)
+    if x.shape != shape:
+        raise ValueError(
+            f"[{op}] expected {name} of shape {shape} to match input {like.shape}, got {x.shape}. "
+            "Reshape it, or check the sizes."
+        )
+    if x.dtype != like.dtype:
+        raise TypeError(
+            f"[{op}] expected {name} of dtype {like.dtype.name} to match input, got {x.dtype.name}. "
+            f'Convert it with x.astype("{like.dtype.name}").'
+        )
+
+
+def require_reduction(op: str, reduction: str, known: tuple[str, ...] = REDUCTIONS) -> None:
+    """Raise ValueError unless the reduction is known."""
+    if reduction not in known:
+        raise suggest(op, "reduction", str(reduction), known)
+
+
+def readable(x: Tensor) -> bool:
+    """Return whether reading values costs no wait for a device, so that they may be checked."""
+    return x.device == "cpu"
