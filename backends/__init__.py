@@ -60,7 +60,25 @@ def _make_numba() -> Backend:
 def _make_cupy() -> Backend:
     from trine.backends.cupy_backend import CupyBackend  # noqa: PLC0415  needs a GPU
 
-    return CupyBackend()
+    return CupyBackend(_device)
+
+
+_device = 0
+
+
+def select_device(device: int) -> None:
+    """Choose the GPU that the cupy backend takes: one a process.
+
+    Raises BackendError if the backend already runs on another one.
+    """
+    global _device  # noqa: PLW0603  one GPU a process
+    made = _instances.get("cupy")
+    if made is not None and made.device != f"cuda:{device}":
+        raise BackendError(
+            f"[device] expected to keep {made.device}, got device {device}: one process uses one "
+            "GPU. Start another process with --device."
+        )
+    _device = device
 
 
 _makers: dict[str, Callable[[], Backend]] = {

@@ -10,36 +10,51 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
 from trine.dtypes import Array, DType
 from trine.errors import BackendError
 
 POOLED_BYTES = 64 * 1024
 """Arrays below this size are not pooled."""
 
+Raw = tuple[npt.NDArray[np.uint8], int]
+"""A block and its address."""
+
 CLASSES_PER_DOUBLING = 8
 """Size classes between a power of two and the next: at most 12.5 % of a block is unused."""
 
 
-class _Block(np.ndarray[Any, np.dtype[np.uint8]]):
-    """Raw bytes on loan from a pool; goes back when the last array over it dies."""
+class _Loan:
+    """A block lent to the arrays over it; gives the block back when the last of them dies.
 
-    pool: PoolAllocator | None = None
-    label: str = ""
+    NumPy keeps the object whose `__array_interface__` it read as the array's base. (Were it an
+    array itself, NumPy would take *its* base instead, and the loan would end too soon.)
+    """
+
+    __slots__ = ("__array_interface__", "pool", "raw")
+
+    def __init__(self, pool: PoolAllocator, raw: Raw, shape: tuple[int, ...], dtype: DType) -> None:
+        self.pool = pool
+        self.raw = raw
+        self.__array_interface__ = {
+            "shape": shape,
+            "typestr": dtype.str,
+            "data": (raw[1], False),
+            "version": 3,
+        }
 
     def __del__(self) -> None:
-        if self.pool is not None:
-            self.pool._give_back(self)
+        self.pool._give_back(self.raw)
 
 
 class PoolAllocator:
     """Reference-counted blocks in size classes, safe to use from several threads."""
 
     def __init__(self) -> None:
-        self._free: defaultdict[int, list[npt.NDArray[np.uint8]]] = defaultdict(list)
+        self._free: defaultdict[int, list[Raw]] = defaultdict(list)
         self._live: dict[int, tuple[int, str]] = {}
         self._lock = threading.Lock()
         self.op = "empty"
@@ -59,42 +74,37 @@ class PoolAllocator:
         try:
             if nbytes < POOLED_BYTES:
                 return np.empty(shape, dtype)
-            block = self._lend(nbytes, f"{self.op} {shape} {dtype.name}")
+            raw = self._lend(nbytes, f"{self.op} {shape} {dtype.name}")
         except MemoryError as error:
             self.trim()
             raise BackendError(
                 f"[{self.op}] expected {nbytes / 2**30:.2f} GiB of memory for an array {shape} of "
                 f"{dtype.name}, but the system has no more. Use a smaller batch. {self.report()}"
             ) from error
-        return np.ndarray(shape, dtype, buffer=block)
+        return np.asarray(_Loan(self, raw, shape, dtype))
 
-    def _lend(self, nbytes: int, label: str) -> _Block:
+    def _lend(self, nbytes: int, label: str) -> Raw:
         size = _class_size(nbytes)
         with self._lock:
             free = self._free[size]
             raw = free.pop() if free else None
+        fresh = 0
         if raw is None:
-            raw = np.empty(size, np.uint8)
-            fresh = size
-        else:
-            fresh = 0
-        block = raw.view(_Block)
-        block.pool = self
+            block = np.empty(size, np.uint8)
+            raw, fresh = (block, block.ctypes.data), size
         with self._lock:
             self.held_bytes += fresh
             self.used_bytes += size
             self.peak_bytes = max(self.peak_bytes, self.used_bytes)
-            self._live[id(raw)] = (size, label)
-        return block
+            self._live[raw[1]] = (size, label)
+        return raw
 
-    def _give_back(self, block: _Block) -> None:
-        raw = block.base
-        if not isinstance(raw, np.ndarray):
-            return
+    def _give_back(self, raw: Raw) -> None:
+        block, address = raw
         with self._lock:
-            self._live.pop(id(raw), None)
-            self.used_bytes -= raw.nbytes
-            self._free[raw.nbytes].append(raw)
+            self._live.pop(address, None)
+            self.used_bytes -= block.nbytes
+            self._free[block.nbytes].append(raw)
 
     def trim(self) -> None:
         """Give the blocks that nobody uses back to the system."""

@@ -62,7 +62,7 @@ def parse_signature(source: str, function: str) -> tuple[Parameter, ...]:
 
     Raises ValueError if the function is not there or a parameter cannot be read.
     """
-    base = function.split("<")[0].strip()
+    base = function.split("<", maxsplit=1)[0].strip()
     code = re.sub(r"//[^\n]*|/\*.*?\*/", " ", source, flags=re.DOTALL)
     match = re.search(
         r"__global__\s+(?:void\s+)?(?:__launch_bounds__\s*\([^)]*\)\s*)?(?:void\s+)?"

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
 from trine.dtypes import Array
 from trine.errors import BackendError
 from trine.kernels import registry

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+
 from trine.backends import threads
 from trine.backends.base import Backend
 from trine.backends.op import OpSpec

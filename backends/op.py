@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
 import numpy as np
+
 from trine.backends.dispatch import run_kernel
 from trine.dtypes import DType
 

@@ -241,7 +241,7 @@ class Tensor(TensorMethods):
                 )
             backend = get_backend(target)
             array = backend.asarray(self.backend.to_numpy(self.data))
-            if array is self.data:  # two backends on the CPU: the copy keeps them apart
+            if backend.device == self.backend.device == "cpu":  # a copy keeps the two apart
                 array = backend.copy(array)
             result = Tensor(array, backend, self.requires_grad)
         return result if dtype is None else result.astype(dtype)

@@ -399,7 +399,10 @@ class TensorMethods:  # noqa: PLW1641  Tensor hashes by identity
         sizes = tuple(
             self.shape[i - extra] if size == -1 else size for i, size in enumerate(wanted)
         )
-        if extra < 0 or np.broadcast_shapes(self.shape, sizes) != sizes:
+        fits = extra >= 0 and all(
+            size in (1, wanted) for size, wanted in zip(self.shape, sizes[extra:], strict=True)
+        )
+        if not fits:
             raise ValueError(
                 f"[expand] expected a shape that {self.shape} broadcasts to, got {wanted}. Only axes of "
                 "size one repeat."

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+
 from trine import random
 from trine.backends.allocator import PoolAllocator
 from trine.backends.op import op

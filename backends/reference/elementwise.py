@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+
 from trine.backends.op import op
 from trine.backends.reference import rules
 from trine.dtypes import Array, DType

@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 import numpy as np
+
 from trine.dtypes import Array, DType, bool_, int64
 
 Outputs = dict[str, tuple[tuple[int, ...], DType]]

@@ -1,0 +1,411 @@
+"""The command line's tree: every command with its options; the work is in the modules beside."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from trine.cli.output import console, emit_json, table
+
+app = typer.Typer(
+    name="trine",
+    help="Train neural networks with one layer code on NumPy, Numba or CuPy.\n\n"
+    "Start with: trine train lenet5",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+cache_app = typer.Typer(help="The folder of compiled kernels.", no_args_is_help=True)
+app.add_typer(cache_app, name="cache")
+
+
+class BackendChoice(StrEnum):
+    """What --backend takes."""
+
+    auto = "auto"
+    numpy = "numpy"
+    numba = "numba"
+    cupy = "cupy"
+
+
+class DtypeChoice(StrEnum):
+    """What --dtype takes."""
+
+    float32 = "float32"
+    float64 = "float64"
+
+
+class ProgressChoice(StrEnum):
+    """What --progress takes."""
+
+    auto = "auto"
+    none = "none"
+
+
+def complete_system(incomplete: str) -> list[str]:
+    """Complete the name of a system."""
+    from trine import models
+
+    return [name for name in models.names() if name.startswith(incomplete)]
+
+
+def complete_op(incomplete: str) -> list[str]:
+    """Complete the name of an op."""
+    from trine.backends.op import OPS
+
+    return sorted(name for name in OPS if name.startswith(incomplete))
+
+
+JsonFlag = Annotated[
+    bool, typer.Option("--json", help="Print one JSON value as the last line of stdout.")
+]
+SystemName = Annotated[
+    str,
+    typer.Argument(
+        metavar="NAME", help="A system; `trine models` lists them.", autocompletion=complete_system
+    ),
+]
+OpNames = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[OP]...", help="Ops; all by default.", autocompletion=complete_op),
+]
+BackendFlag = Annotated[
+    BackendChoice, typer.Option("--backend", help="auto: cupy if usable, else numba, else numpy.")
+]
+DeviceFlag = Annotated[int, typer.Option("--device", min=0, help="Which GPU, for cupy.")]
+KernelFiles = Annotated[
+    list[Path] | None,
+    typer.Option("--kernel-file", help="A Python file with kernels or ops of yours. Repeatable."),
+]
+DataDir = Annotated[
+    Path | None,
+    typer.Option("--data-dir", help="Where data files lie (else $TRINE_DATA, else cached)."),
+]
+Dtype = Annotated[
+    DtypeChoice, typer.Option("--dtype", help="Element type of weights and activations.")
+]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of weights, order and dropout.")]
+
+
+@app.command()
+def train(
+    name: SystemName,
+    data: Annotated[str | None, typer.Option(help="Data set; by default the system's own.")] = None,
+    data_dir: DataDir = None,
+    backend: BackendFlag = BackendChoice.auto,
+    device: DeviceFlag = 0,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="Passes over the training data.")
+    ] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Samples a step.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Learning rate.")] = None,
+    optimizer: Annotated[
+        str | None, typer.Option(help="sgd, unit, rmsprop, adagrad, adam or adamw.")
+    ] = None,
+    seed: Seed = 0,
+    dtype: Dtype = DtypeChoice.float32,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all by default.")] = None,
+    kernel: Annotated[
+        list[str] | None, typer.Option(metavar="OP=NAME", help="Prefer a kernel. Repeatable.")
+    ] = None,
+    kernel_file: KernelFiles = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the run; by default runs/NAME.")
+    ] = None,
+    resume: Annotated[
+        str | None, typer.Option(metavar="auto|DIR", help="Continue the run found there.")
+    ] = None,
+    plot: Annotated[bool, typer.Option("--plot", help="Save plots in the run's folder.")] = False,
+    progress: Annotated[
+        ProgressChoice, typer.Option(help="How to show progress.")
+    ] = ProgressChoice.auto,
+    json: JsonFlag = False,
+) -> None:
+    """Train a system and leave config, metrics and checkpoints in a folder.
+
+    trine train lenet5
+
+    trine train lenet5 --data fashion-mnist --epochs 5 --backend numba
+
+    trine train mlp --resume auto
+    """
+    from trine.cli import train as work
+
+    work.run(
+        work.Options(
+            name=name,
+            data=data,
+            data_dir=data_dir,
+            backend=backend.value,
+            device=device,
+            epochs=epochs,
+            batch_size=batch_size,
+            lr=lr,
+            optimizer=optimizer,
+            seed=seed,
+            dtype=dtype.value,
+            threads=threads,
+            kernels=tuple(kernel or ()),
+            kernel_files=tuple(kernel_file or ()),
+            out=out,
+            resume=resume,
+            plot=plot,
+            progress=progress.value,
+        ),
+        json=json,
+    )
+
+
+@app.command()
+def predict(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a training run.")],
+    inputs: Annotated[
+        list[str],
+        typer.Argument(metavar="INPUT...", help="An .npy file, or DATA:INDEX of a test set."),
+    ],
+    data_dir: DataDir = None,
+    backend: BackendFlag = BackendChoice.auto,
+    device: DeviceFlag = 0,
+    json: JsonFlag = False,
+) -> None:
+    """Classify inputs with the trained model of a run.
+
+    trine predict runs/lenet5 digits:0 digits:1
+
+    trine predict runs/lenet5 my_images.npy
+    """
+    from trine.cli import predict as work
+
+    work.run(run, inputs, data_dir=data_dir, backend=backend.value, device=device, json=json)
+
+
+@app.command()
+def models(json: JsonFlag = False) -> None:
+    """List the systems that can be trained or explained."""
+    from trine import models as registry
+
+    rows = []
+    for name in registry.names():
+        system = registry.get(name)
+        commands = [
+            c for c, can in (("train", system.trainable), ("explain", system.explain)) if can
+        ]
+        rows.append(
+            {
+                "name": name,
+                "family": system.family,
+                "year": system.year,
+                "parameters": system.parameters,
+                "data": system.data_name,
+                "commands": commands,
+                "source": system.source,
+                "summary": system.summary,
+            }
+        )
+    if json:
+        emit_json(rows)
+        return
+    table(
+        None,
+        ("name", "family", "year", "parameters", "data", "commands", "summary"),
+        [
+            (r["name"], r["family"], r["year"], r["parameters"] or "", r["data"] or "",
+             " ".join(r["commands"]), r["summary"])
+            for r in rows
+        ],
+    )  # fmt: skip
+
+
+@app.command()
+def data(data_dir: DataDir = None, json: JsonFlag = False) -> None:
+    """List the data sets, and whether their files are here."""
+    from trine.cli import inspect as work
+
+    work.data(data_dir, json=json)
+
+
+@app.command()
+def explain(
+    target: Annotated[
+        str | None,
+        typer.Argument(metavar="EXAMPLE|RUN", help="A worked example, or the folder of a run."),
+    ] = None,
+    sample: Annotated[int, typer.Option(min=0, help="Which test sample of a run.")] = 0,
+    step: Annotated[int | None, typer.Option(min=0, help="Training steps of an example.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write a page as well.")] = None,
+    list_: Annotated[bool, typer.Option("--list", help="List the worked examples.")] = False,
+    backend: BackendFlag = BackendChoice.auto,
+    device: DeviceFlag = 0,
+    dtype: Dtype = DtypeChoice.float64,
+    json: JsonFlag = False,
+) -> None:
+    """Show the numbers behind an example, or a run's model layer by layer.
+
+    trine explain hand --step 1
+
+    trine explain runs/lenet5 --sample 3 --html lenet5.html
+    """
+    from trine.cli import explain as work
+
+    work.run(
+        target,
+        sample=sample,
+        step=step,
+        html=html,
+        list_examples=list_,
+        backend=backend.value,
+        device=device,
+        dtype=dtype.value,
+        json=json,
+    )
+
+
+@app.command()
+def compare(
+    name: SystemName,
+    backends: Annotated[
+        str, typer.Option(help="Two backends, the first is the measure.")
+    ] = "numpy,numba",
+    data_dir: DataDir = None,
+    seed: Seed = 0,
+    dtype: Dtype = DtypeChoice.float32,
+    kernel_file: KernelFiles = None,
+    json: JsonFlag = False,
+) -> None:
+    """Name the first layer at which two backends part."""
+    from trine.cli import inspect as work
+
+    work.compare(
+        name,
+        backends,
+        data_dir=data_dir,
+        seed=seed,
+        dtype=dtype.value,
+        kernel_files=tuple(kernel_file or ()),
+        json=json,
+    )
+
+
+@app.command()
+def gradcheck(
+    name: SystemName,
+    backend: BackendFlag = BackendChoice.numpy,
+    device: DeviceFlag = 0,
+    data_dir: DataDir = None,
+    seed: Seed = 0,
+    kernel_file: KernelFiles = None,
+    json: JsonFlag = False,
+) -> None:
+    """Check a model's gradients against finite differences in float64."""
+    from trine.cli import inspect as work
+
+    work.gradcheck(
+        name,
+        backend=backend.value,
+        device=device,
+        data_dir=data_dir,
+        seed=seed,
+        kernel_files=tuple(kernel_file or ()),
+        json=json,
+    )
+
+
+@app.command()
+def graph(
+    name: SystemName,
+    dot: Annotated[bool, typer.Option("--dot", help="Print Graphviz text instead.")] = False,
+    json: JsonFlag = False,
+) -> None:
+    """Show the recorded graph of a model's loss: ops, shapes and edges."""
+    from trine.cli import inspect as work
+
+    work.graph(name, dot=dot, json=json)
+
+
+@app.command()
+def check(
+    ops: OpNames = None,
+    kernel_file: KernelFiles = None,
+    backend: Annotated[str, typer.Option(help="all, or one backend.")] = "all",
+    json: JsonFlag = False,
+) -> None:
+    """Check kernels against the float64 reference on hostile inputs.
+
+    trine check max_pool2d --kernel-file mine.py
+    """
+    from trine.cli import kernels as work
+
+    work.check(tuple(ops or ()), tuple(kernel_file or ()), backend, json=json)
+
+
+@app.command()
+def bench(
+    ops: OpNames = None,
+    backend: Annotated[str, typer.Option(help="all, or one backend.")] = "all",
+    kernel_file: KernelFiles = None,
+    seconds: Annotated[float, typer.Option(min=0.01, help="Time for each kernel and shape.")] = 0.5,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all by default.")] = None,
+    json: Annotated[Path | None, typer.Option(help="Write the results to a file.")] = None,
+) -> None:
+    """Time kernels that pass their check.
+
+    trine bench conv2d max_pool2d
+
+    trine bench max_pool2d --kernel-file mine.py --json result.json
+    """
+    from trine.cli import kernels as work
+
+    work.bench(
+        tuple(ops or ()),
+        tuple(kernel_file or ()),
+        backend,
+        seconds=seconds,
+        threads=threads,
+        json=json,
+    )
+
+
+@app.command()
+def doctor(
+    ops: Annotated[
+        bool, typer.Option("--ops", help="Which ops run a kernel and which the reference.")
+    ] = False,
+    json: JsonFlag = False,
+) -> None:
+    """Say what works here, and the line that mends what does not."""
+    from trine.cli import doctor as work
+
+    work.run(ops=ops, json=json)
+
+
+@app.command()
+def warmup(
+    name: SystemName = "lenet5",
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all by default.")] = None,
+) -> None:
+    """Compile the kernels that a system needs now, so that training starts at once."""
+    from trine.cli import train as work
+
+    seconds = work.warmup(name, threads)
+    console.print(f"kernels of {name} are ready ({seconds:.1f} s)")
+
+
+@cache_app.command("clear")
+def cache_clear() -> None:
+    """Remove compiled kernels; they are compiled again when needed."""
+    from trine.kernels import numba as numba_kernels
+
+    folder = numba_kernels.cache_dir()
+    numba_kernels.clear_cache()
+    console.print(f"removed the compiled kernels in {folder}")
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    import trine
+
+    print(trine.__version__)
