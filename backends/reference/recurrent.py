@@ -74,7 +74,7 @@ class RecurrentOps:
         """
         xp = self.xp
         steps, (batch, units) = x.shape[0], h0.shape
-        z_x = x.reshape(steps * batch, -1) @ w_ih.T
+        z_x = x.reshape(steps * batch, x.shape[2]) @ w_ih.T
         for bias in (b_ih, b_hh):
             if bias is not None:
                 z_x = z_x + bias
@@ -137,7 +137,7 @@ class RecurrentOps:
             dh_next, dc_next = dz[t] @ w_hh, dc * f
         flat = dz.reshape(steps * batch, 4 * units)
         h_before = xp.concatenate([h0[None], h[:-1]], axis=0).reshape(steps * batch, units)
-        grad_w_ih = flat.T @ x.reshape(steps * batch, -1)
+        grad_w_ih = flat.T @ x.reshape(steps * batch, x.shape[2])
         grad_w_hh = flat.T @ h_before
         return (
             (flat @ w_ih).reshape(x.shape),

@@ -1,0 +1,48 @@
+"""A gradient check that shares no code with the product: central differences, element by element."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+import trine
+from trine import Tensor
+
+CheckGradients = Callable[..., None]
+
+
+@pytest.fixture
+def check_gradients() -> CheckGradients:
+    """Return check(f, *inputs): compares backward of f with central differences in float64."""
+    return _check
+
+
+def _check(f: Callable[..., Tensor], *inputs: Tensor, step: float = 1e-6) -> None:
+    for x in inputs:
+        assert x.dtype == np.float64
+        x.requires_grad_()
+        x.grad = None
+    out = f(*inputs)
+    upstream = np.random.default_rng(7).normal(size=out.shape)
+    out.backward(trine.tensor(upstream, "float64"))
+
+    def value() -> float:
+        with trine.no_grad():
+            return float((f(*inputs).numpy() * upstream).sum())
+
+    for number, x in enumerate(inputs):
+        assert x.grad is not None, f"input {number} got no gradient"
+        numeric = np.empty(x.shape)
+        for place in np.ndindex(*x.shape):
+            kept = x.data[place]
+            x.data[place] = kept + step
+            above = value()
+            x.data[place] = kept - step
+            below = value()
+            x.data[place] = kept
+            numeric[place] = (above - below) / (2 * step)
+        np.testing.assert_allclose(
+            x.grad.numpy(), numeric, rtol=1e-6, atol=1e-7, err_msg=f"gradient of input {number}"
+        )
