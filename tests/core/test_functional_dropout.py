@@ -48,6 +48,13 @@ def test_gradient_by_differences(backend_name, check_gradients):
     check_gradients(lambda a: F.dropout(a, 0.4, key=key), x)
 
 
+def test_an_element_whose_uniform_equals_p_is_kept(backend_name):
+    drawn = [(philox_word(1, 0, 2, i) >> 8) * 2.0**-24 for i in range(8)]
+    out = F.dropout(trine.ones(8), drawn[3], key=make_key(1, 2, 0)).numpy()
+    assert [value > 0 for value in out] == [u >= drawn[3] for u in drawn]
+    assert out[3] > 0
+
+
 def test_edges_of_p(backend_name):
     x = trine.tensor([1.0, -2.0, np.inf, np.nan], requires_grad=True)
     assert F.dropout(x, 0.0) is x

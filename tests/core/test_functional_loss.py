@@ -229,6 +229,11 @@ def test_nll_loss_of_log_softmax_is_cross_entropy(backend_name, rng, check_gradi
         whole = F.cross_entropy(t64(logits), target, weight, reduction=reduction)
         np.testing.assert_allclose(nll.numpy(), whole.numpy(), rtol=1e-12, atol=1e-15)
     check_gradients(lambda x: F.nll_loss(x, target, weight), t64(logits))
+    labelled = trine.tensor([0, 1, 2, 3, 3])
+    inside = F.nll_loss(t64(logits), labelled, ignore_index=3)  # a class may be the one to ignore
+    assert inside.item() == pytest.approx(-np.diag(logits[:3]).mean(), rel=1e-12)
+    impossible = F.nll_loss(trine.tensor([[0.0, -math.inf]]), trine.tensor([0]))
+    assert impossible.item() == 0.0
 
 
 @pytest.mark.parametrize(
