@@ -42,16 +42,13 @@ class EmbeddingOps:
         The row `padding_idx` (-1: none) stays zero. grad_out: (M, D), indices: (M,) -> (V, D).
         """
         xp = self.xp
-        grad_weight = xp.zeros((num_embeddings, grad_out.shape[1]), grad_out.dtype)
-        if grad_out.size == 0:
-            return grad_weight
-        # Equal numbers are made neighbours in their order, then each run is summed: no atomics.
+        # Equal numbers are made neighbours in their order, then each run is summed: no atomics. Run v
+        # goes from starts[v] to starts[v + 1]; a row of zeros at the end keeps every start in range.
         order = xp.argsort(indices, kind="stable")
-        sorted_indices = indices[order]
-        is_first = xp.ones(sorted_indices.shape, dtype=bool)
-        is_first[1:] = sorted_indices[1:] != sorted_indices[:-1]
-        starts = xp.flatnonzero(is_first)
-        grad_weight[sorted_indices[starts]] = xp.add.reduceat(grad_out[order], starts, axis=0)
+        starts = xp.searchsorted(indices[order], xp.arange(num_embeddings + 1))
+        rows = xp.concatenate([grad_out[order], xp.zeros((1, grad_out.shape[1]), grad_out.dtype)])
+        sums = xp.add.reduceat(rows, starts, axis=0)[:-1]
+        used = starts[1:] > starts[:-1]
         if padding_idx >= 0:
-            grad_weight[padding_idx] = 0
-        return grad_weight
+            used[padding_idx] = False
+        return xp.where(used[:, None], sums, grad_out.dtype.type(0))
