@@ -1,0 +1,26 @@
+# Shortcuts for people; everything is also plain commands in README.md and CONTRIBUTING.md.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+
+.PHONY: train test lint dev op-matrix
+
+train: $(VENV)/installed  ## train LeNet-5 on the shipped digits
+	$(BIN)/trine train lenet5
+
+test: $(VENV)/installed  ## run the tests
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/installed  ## lint and format check (types: CONTRIBUTING.md)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+dev: $(VENV)/installed  ## make the environment for development
+
+op-matrix: $(VENV)/installed  ## write docs/op-matrix.md anew
+	$(BIN)/trine doctor --ops > docs/op-matrix.md
+
+$(VENV)/installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q -e ".[dev]"
+	touch $@
