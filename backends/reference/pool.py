@@ -252,8 +252,8 @@ class PoolOps:
     def adaptive_avg_pool2d(self, x: Array, *, output_size: Pair) -> Array:
         """Mean over floor(p H / P) <= h < ceil((p + 1) H / P), and alike along the width."""
         out = self.xp.empty((*x.shape[:2], *output_size), x.dtype)
-        for p, rows in enumerate(_bins(x.shape[2], output_size[0])):
-            for q, columns in enumerate(_bins(x.shape[3], output_size[1])):
+        for p, rows in enumerate(bins(x.shape[2], output_size[0])):
+            for q, columns in enumerate(bins(x.shape[3], output_size[1])):
                 out[:, :, p, q] = x[:, :, rows, columns].mean(axis=(2, 3))
         return out
 
@@ -261,12 +261,13 @@ class PoolOps:
     def adaptive_avg_pool2d_backward(self, grad_out: Array, *, input_size: Pair) -> Array:
         """Each bin's error, divided by its size, to each of its elements."""
         grad_x = self.xp.zeros((*grad_out.shape[:2], *input_size), grad_out.dtype)
-        for p, rows in enumerate(_bins(input_size[0], grad_out.shape[2])):
-            for q, columns in enumerate(_bins(input_size[1], grad_out.shape[3])):
+        for p, rows in enumerate(bins(input_size[0], grad_out.shape[2])):
+            for q, columns in enumerate(bins(input_size[1], grad_out.shape[3])):
                 count = (rows.stop - rows.start) * (columns.stop - columns.start)
                 grad_x[:, :, rows, columns] += grad_out[:, :, p : p + 1, q : q + 1] / count
         return grad_x
 
 
-def _bins(size: int, count: int) -> list[slice]:
+def bins(size: int, count: int) -> list[slice]:
+    """Return the slices of adaptive pooling along an axis."""
     return [slice(i * size // count, -(-(i + 1) * size // count)) for i in range(count)]

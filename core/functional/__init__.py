@@ -3,10 +3,26 @@
 Each checks its arguments, then runs one op of the backend contract, or a few primitives.
 """
 
+from trine.functional.activation import (
+    elu,
+    hardtanh,
+    identity,
+    leaky_relu,
+    piecewise_linear,
+    relu,
+    sigmoid,
+    sign,
+    silu,
+    softplus,
+    tanh,
+    unit_step,
+)
+from trine.functional.conv import conv2d, conv_transpose2d
 from trine.functional.cross_entropy import cross_entropy, nll_loss
 from trine.functional.density import normal_density
 from trine.functional.dropout import dropout
 from trine.functional.embedding import embedding
+from trine.functional.linear import linear
 from trine.functional.loss import (
     binary_cross_entropy,
     binary_cross_entropy_with_logits,
@@ -22,31 +38,52 @@ from trine.functional.loss import (
     zero_one_loss,
 )
 from trine.functional.norm import batch_norm, group_norm, layer_norm
+from trine.functional.padding import pad
+from trine.functional.pool import adaptive_avg_pool2d, avg_pool2d, max_pool2d
 from trine.functional.recurrent import lstm
 from trine.functional.softmax import log_softmax, softmax
 
 __all__ = [
+    "adaptive_avg_pool2d",
+    "avg_pool2d",
     "batch_norm",
     "binary_cross_entropy",
     "binary_cross_entropy_with_logits",
+    "conv2d",
+    "conv_transpose2d",
     "cross_entropy",
     "dropout",
+    "elu",
     "embedding",
     "exponential_loss",
     "group_norm",
+    "hardtanh",
     "hinge_loss",
     "huber_loss",
+    "identity",
     "l1_loss",
     "layer_norm",
+    "leaky_relu",
+    "linear",
     "log_cosh_loss",
     "log_softmax",
     "logistic_loss",
     "lstm",
+    "max_pool2d",
     "mse_loss",
     "nll_loss",
     "normal_density",
+    "pad",
+    "piecewise_linear",
+    "relu",
+    "sigmoid",
+    "sign",
+    "silu",
     "smooth_l1_loss",
     "softmax",
+    "softplus",
     "squared_error",
+    "tanh",
+    "unit_step",
     "zero_one_loss",
 ]
