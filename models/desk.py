@@ -1,0 +1,108 @@
+"""The desk on which examples are worked: tensors of one backend and dtype, costs, made data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+import trine
+import trine.functional as F
+from trine import nn
+from trine.data import ArrayDataset, Splits
+from trine.random import make_key, normal, permutation, stream_id
+
+LICENCE = "made by a rule stated in Trine's source; no licence needed"
+
+
+class Desk:
+    """Makes tensors and models of one backend and dtype."""
+
+    def __init__(self, backend: str, dtype: str) -> None:
+        self.backend = backend
+        self.dtype = dtype
+
+    def tensor(self, data: Any, *, grad: bool = False) -> trine.Tensor:
+        """Return a tensor of the desk's dtype on its backend; `grad` asks for its gradient."""
+        array = np.asarray(data, dtype=np.float64)
+        return trine.tensor(array, dtype=self.dtype, requires_grad=grad, backend=self.backend)
+
+    def integers(self, data: Any) -> trine.Tensor:
+        """Return an int64 tensor on the desk's backend."""
+        return trine.tensor(np.asarray(data), dtype="int64", backend=self.backend)
+
+    def place(self, module: nn.Module) -> nn.Module:
+        """Move a model to the desk's backend and dtype, and return it."""
+        return module.to(self.backend, dtype=self.dtype)
+
+
+def values(tensor: trine.Tensor | None) -> npt.NDArray[np.float64]:
+    """Return a tensor's elements as a float64 NumPy array."""
+    assert tensor is not None
+    return np.array(tensor.detach().numpy(), dtype=np.float64)
+
+
+def set_parameters(module: nn.Module, **arrays: Any) -> None:
+    """Give named parameters ("hidden_weight" for `hidden.weight`) the values of arrays."""
+    state = {name: np.asarray(values(value)) for name, value in module.state_dict().items()}
+    for name, array in arrays.items():
+        key = name.replace("__", ".")
+        state[key] = np.asarray(array, dtype=np.float64).reshape(state[key].shape)
+    module.load_state_dict(state)
+
+
+def draw_normal(purpose: str, shape: tuple[int, ...], seed: int = 0) -> npt.NDArray[np.float64]:
+    """Return standard normals that depend on the purpose and the seed alone."""
+    return np.asarray(normal(make_key(seed, stream_id(purpose)), shape, "float64"))
+
+
+def draw_order(purpose: str, n: int, seed: int = 0) -> npt.NDArray[np.int64]:
+    """Return a permutation of 0..n-1 that depends on the purpose and the seed alone."""
+    return permutation(make_key(seed, stream_id(purpose)), n)
+
+
+def half_squared_error(output: trine.Tensor, target: trine.Tensor) -> trine.Tensor:
+    """Return C = 1/n sum_i 1/2 sum_j (t_ij - a_ij)^2 of outputs (n, ...) and their targets.
+
+    Targets are of the outputs' shape, or classes (n,), which stand for one-hot rows. Descent by
+    the sum over the batch, as sources 000 and 004 have it, is descent by this mean with a rate n
+    times as large.  Raises ValueError where the shapes do not fit.
+    """
+    if target.ndim == 1 and output.ndim == 2:
+        target = one_hot(target, output.shape[1], output)
+    return F.squared_error(output, target, reduction="batchmean")
+
+
+def one_hot(classes: trine.Tensor, count: int, like: trine.Tensor) -> trine.Tensor:
+    """Return classes (n,) as rows (n, count) with a single 1, in the dtype of another tensor."""
+    return trine.eye(count, dtype=like.dtype, backend=like.backend)[classes]
+
+
+def made_splits(
+    name: str,
+    x: npt.NDArray[Any],
+    y: npt.NDArray[Any],
+    *,
+    train: int,
+    num_classes: int,
+    description: str,
+) -> Splits:
+    """Return made examples as a training set of the first `train` and a test set of the rest."""
+    return Splits(
+        name=name,
+        train=ArrayDataset(x[:train], y[:train]),
+        test=ArrayDataset(x[train:], y[train:]),
+        num_classes=num_classes,
+        description=description,
+        licence=LICENCE,
+    )
+
+
+def flipped(template: npt.NDArray[np.float32], cells: Sequence[int]) -> npt.NDArray[np.float32]:
+    """Return a copy of a binary image in which the given cells (row-major) are inverted."""
+    image = template.copy()
+    for cell in cells:
+        image.flat[cell] = 1.0 - image.flat[cell]
+    return image
