@@ -24,7 +24,7 @@ def _backend(backend: str | Backend | None) -> Backend:
 
 def _shape(shape: tuple[Shape, ...]) -> tuple[int, ...]:
     sizes = shape[0] if len(shape) == 1 and not isinstance(shape[0], int) else shape
-    result = tuple(int(size) for size in sizes)  # type: ignore[union-attr, arg-type]
+    result = tuple(int(size) for size in sizes)  # type: ignore[arg-type]
     if any(size < 0 for size in result):
         raise ValueError(f"[shape] expected sizes of at least 0, got {result}. Check the sizes.")
     return result

@@ -222,7 +222,7 @@ class Tensor(TensorMethods):
 
     # Moving and converting
 
-    def to(self, target: str | Any = None, dtype: npt.DTypeLike | None = None) -> Tensor:
+    def to(self, target: Any = None, dtype: npt.DTypeLike | None = None) -> Tensor:
         """Return the tensor on another backend ("numpy", "numba", "cupy") or in another dtype.
 
         Gradients flow through a change of dtype. A leaf moved to another backend is a new leaf.

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -37,7 +37,7 @@ class TensorMethods:  # noqa: PLW1641  Tensor hashes by identity
     def _operand(self: Tensor, op: str, other: Any) -> Tensor:
         """Return the other operand as a tensor here; a number in the type that the pair gets."""
         if hasattr(other, "backend"):
-            return other
+            return cast("Tensor", other)
         if isinstance(other, (bool, int, float)) or (
             isinstance(other, np.generic) and other.dtype.kind in "biuf"
         ):
@@ -210,7 +210,7 @@ class TensorMethods:  # noqa: PLW1641  Tensor hashes by identity
 
     def pow(self: Tensor, exponent: Any) -> Tensor:
         """x to a power."""
-        return self**exponent
+        return self.__pow__(exponent)
 
     def isfinite(self: Tensor) -> Tensor:
         """Whether each element is neither NaN nor infinite."""
@@ -441,7 +441,7 @@ class TensorMethods:  # noqa: PLW1641  Tensor hashes by identity
 def _flat(items: Sequence[int | Sequence[int]]) -> tuple[int, ...]:
     if len(items) == 1 and not isinstance(items[0], (int, np.integer)):
         items = items[0]  # type: ignore[assignment]
-    return tuple(int(item) for item in items)  # type: ignore[arg-type]
+    return tuple(int(item) for item in items)
 
 
 def plain_index(x: Tensor, index: Any) -> Any:

@@ -14,7 +14,7 @@ from typing import Any
 from trine.backends.op import Activation, op
 from trine.dtypes import Array, DType
 
-Outputs = dict[str, tuple[tuple[int, ...], DType]]
+Outputs = dict[str, tuple[Any, DType]]
 Pair = tuple[int, int]
 
 

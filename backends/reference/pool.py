@@ -14,7 +14,7 @@ import numpy as np
 from trine.backends.op import op
 from trine.dtypes import Array, DType, int32, uint8
 
-Outputs = dict[str, tuple[tuple[int, ...], DType]]
+Outputs = dict[str, tuple[Any, DType]]
 Pair = tuple[int, int]
 
 

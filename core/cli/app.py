@@ -213,7 +213,7 @@ def models(json: JsonFlag = False) -> None:
         ("name", "family", "year", "parameters", "data", "commands", "summary"),
         [
             (r["name"], r["family"], r["year"], r["parameters"] or "", r["data"] or "",
-             " ".join(r["commands"]), r["summary"])
+             " ".join(map(str, r["commands"])), r["summary"])
             for r in rows
         ],
     )  # fmt: skip
