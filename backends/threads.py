@@ -1,0 +1,84 @@
+"""The one knob for threads, and the choice of Numba's thread layer.
+
+OpenMP is taken where Numba ships it: it starts a parallel loop in microseconds and several Python
+threads may use it at once, but a forked child cannot. Elsewhere the work queue serves, behind one
+lock, since two Python threads in it at once abort the process.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import os
+import threading
+from pathlib import Path
+
+import numba
+import threadpoolctl
+
+from trine.kernels.numba import jit
+from trine.kernels.numba.jit import check_fork
+
+__all__ = ["available_cpus", "check_fork", "choose_layer", "get_threads", "layer", "set_threads"]
+
+_layer = ""
+
+
+def choose_layer() -> str:
+    """Choose the thread layer, once, before the first parallel loop; returns "omp" or "workqueue".
+
+    A layer named in $NUMBA_THREADING_LAYER is kept.
+    """
+    global _layer  # noqa: PLW0603  one layer a process
+    if _layer:
+        return _layer
+    wanted = os.environ.get("NUMBA_THREADING_LAYER", "")
+    if wanted not in ("omp", "tbb", "workqueue"):
+        has_omp = importlib.util.find_spec("numba.np.ufunc.omppool") is not None
+        wanted = "omp" if has_omp else "workqueue"
+        numba.config.THREADING_LAYER = wanted
+    if wanted == "workqueue":
+        jit.threads.lock = threading.RLock()
+    jit.threads.dies_by_fork = wanted == "omp"
+    _layer = wanted
+    if jit.threads.count > available_cpus():
+        set_threads(available_cpus())
+    return _layer
+
+
+def layer() -> str:
+    """Return the chosen thread layer."""
+    return choose_layer()
+
+
+def available_cpus() -> int:
+    """Return how many CPUs this process may use: its affinity and its control group's quota."""
+    has_affinity = hasattr(os, "sched_getaffinity")
+    count = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+    except (OSError, ValueError):
+        return count
+    if quota == "max":
+        return count
+    return max(1, min(count, math.ceil(int(quota) / int(period))))
+
+
+def get_threads() -> int:
+    """Return the number of threads that kernels use."""
+    return jit.threads.count
+
+
+def set_threads(count: int) -> None:
+    """Use `count` threads in kernels and in the BLAS.
+
+    Raises ValueError unless 1 <= count <= the number of threads that Numba can start.
+    """
+    most = numba.config.NUMBA_NUM_THREADS
+    if not 1 <= count <= most:
+        raise ValueError(
+            f"[threads] expected 1 to {most} threads on this machine, got {count}. Choose a number "
+            "in that range; NUMBA_NUM_THREADS raises it."
+        )
+    jit.threads.count = count
+    threadpoolctl.threadpool_limits(limits=count, user_api="blas")
