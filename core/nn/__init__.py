@@ -1,0 +1,81 @@
+"""Modules: layers, containers, losses, initial values, files."""
+
+from trine.nn import init
+from trine.nn.activation import (
+    ELU,
+    Hardtanh,
+    LeakyReLU,
+    LogSoftmax,
+    ReLU,
+    Sigmoid,
+    SiLU,
+    Softmax,
+    Softplus,
+    Tanh,
+)
+from trine.nn.containers import Flatten, Identity, ModuleList, Sequential
+from trine.nn.conv import Conv2d, ConvTranspose2d
+from trine.nn.dropout import Dropout
+from trine.nn.embedding import Embedding
+from trine.nn.linear import Linear
+from trine.nn.loss import (
+    BCELoss,
+    BCEWithLogitsLoss,
+    CrossEntropyLoss,
+    HuberLoss,
+    L1Loss,
+    MSELoss,
+    NLLLoss,
+    SmoothL1Loss,
+)
+from trine.nn.module import Module
+from trine.nn.normalization import BatchNorm1d, BatchNorm2d, GroupNorm, LayerNorm
+from trine.nn.parameter import Parameter
+from trine.nn.pooling import AdaptiveAvgPool2d, AvgPool2d, MaxPool2d
+from trine.nn.recurrent import LSTM
+from trine.nn.serialization import load_file, save_file
+from trine.nn.summary import summary
+
+__all__ = [
+    "ELU",
+    "LSTM",
+    "AdaptiveAvgPool2d",
+    "AvgPool2d",
+    "BCELoss",
+    "BCEWithLogitsLoss",
+    "BatchNorm1d",
+    "BatchNorm2d",
+    "Conv2d",
+    "ConvTranspose2d",
+    "CrossEntropyLoss",
+    "Dropout",
+    "Embedding",
+    "Flatten",
+    "GroupNorm",
+    "Hardtanh",
+    "HuberLoss",
+    "Identity",
+    "L1Loss",
+    "LayerNorm",
+    "LeakyReLU",
+    "Linear",
+    "LogSoftmax",
+    "MSELoss",
+    "MaxPool2d",
+    "Module",
+    "ModuleList",
+    "NLLLoss",
+    "Parameter",
+    "ReLU",
+    "Sequential",
+    "SiLU",
+    "Sigmoid",
+    "SmoothL1Loss",
+    "Softmax",
+    "Softplus",
+    "Tanh",
+    "init",
+    "load_file",
+    "save_file",
+    "summary",
+]
