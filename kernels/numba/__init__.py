@@ -1,12 +1,23 @@
 """Kernels for the CPU, compiled by Numba; importing this package registers all of them."""
 
-from trine.kernels.numba import conv, conv_grad
+from trine.kernels.numba import (  # noqa: F401  each registers its kernels
+    activation,
+    conv,
+    conv_grad,
+    embedding,
+    optimiser,
+    pool,
+    random,
+    softmax,
+)
 from trine.kernels.numba.jit import (
     cache_dir,
     check_fork,
     clear_cache,
     compile_seconds,
     compile_user,
+    source_hash,
+    user_cache_root,
 )
 
 __all__ = [
@@ -15,6 +26,6 @@ __all__ = [
     "clear_cache",
     "compile_seconds",
     "compile_user",
-    "conv",
-    "conv_grad",
+    "source_hash",
+    "user_cache_root",
 ]

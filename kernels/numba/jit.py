@@ -215,6 +215,14 @@ def helper(function: Function | None = None, *, fastmath: set[str] | bool = Fals
     return compile_it if function is None else compile_it(function)
 
 
+_all_parallel: list[Parallel] = []
+
+
+def all_parallel() -> tuple[Parallel, ...]:
+    """Return every function over `prange` that was decorated so far."""
+    return tuple(_all_parallel)
+
+
 class Parallel:
     """A function over `prange`, compiled on first use as a serial and as a parallel one."""
 
@@ -222,6 +230,7 @@ class Parallel:
         self.py_func = function
         self.grain = grain
         self.fastmath = fastmath
+        _all_parallel.append(self)
 
     def __call__(self, work: int, *args: Any) -> None:
         """Run with `args`; `work`, about the number of operations, decides on the variant."""

@@ -1,0 +1,350 @@
+"""Max and average pooling: rows of windows, one element of the window after the other.
+
+Each thread owns whole planes, so the gradients add up without atomics and in a fixed order.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from numba import prange
+
+from trine.dtypes import Array
+from trine.kernels.numba.jit import helper, parallel
+from trine.kernels.registry import kernel
+
+Pair = tuple[int, int]
+
+
+@lru_cache(maxsize=256)
+def _first_inside(
+    size: int, count: int, kernel: int, stride: int, padding: int, dilation: int
+) -> npt.NDArray[np.int64]:
+    """Return the first element of each window along an axis that is not padding; -1: none."""
+    positions = np.arange(count)[:, None] * stride - padding + np.arange(kernel) * dilation
+    inside = (positions >= 0) & (positions < size)
+    return np.where(inside.any(axis=1), inside.argmax(axis=1), -1).astype(np.int64)
+
+
+@lru_cache(maxsize=256)
+def _counts(
+    size: int, count: int, kernel: int, stride: int, padding: int, include: bool
+) -> npt.NDArray[np.int64]:
+    """Return how many elements each window averages along an axis."""
+    starts = np.arange(count) * stride - padding
+    low, high = (-padding, size + padding) if include else (0, size)
+    return np.minimum(starts + kernel, high) - np.maximum(starts, low)
+
+
+@helper
+def _columns(width: int, count: int, stride: int, shift: int) -> Any:
+    """Return the range of outputs j for which j stride + shift lies inside the row."""
+    first = max(0, (-shift + stride - 1) // stride)
+    last = min(count, (width - shift + stride - 1) // stride)
+    return first, max(first, last)
+
+
+@helper
+def _max_row(row: Array, stride: int, number: Any, best: Array, argmax: Array) -> None:
+    """Let row[j stride] win over best[j] if it is greater, or the first NaN."""
+    if stride == 1:
+        for j in range(best.size):
+            value, old = row[j], best[j]
+            wins = (value > old) | ((value != value) & (old == old))  # noqa: PLR0124  NaN
+            best[j] = value if wins else old
+            argmax[j] = number if wins else argmax[j]
+    elif stride == 2:  # a constant lets the compiler load two vectors and keep every other element
+        for j in range(best.size):
+            value, old = row[2 * j], best[j]
+            wins = (value > old) | ((value != value) & (old == old))  # noqa: PLR0124
+            best[j] = value if wins else old
+            argmax[j] = number if wins else argmax[j]
+    else:
+        for j in range(best.size):
+            value, old = row[j * stride], best[j]
+            wins = (value > old) | ((value != value) & (old == old))  # noqa: PLR0124
+            best[j] = value if wins else old
+            argmax[j] = number if wins else argmax[j]
+
+
+@helper
+def _max_plane(
+    x: Array,
+    kernel_size: Pair,
+    stride: Pair,
+    padding: Pair,
+    dilation: Pair,
+    first_r: Array,
+    first_s: Array,
+    out: Array,
+    argmax: Array,
+) -> None:
+    height, width = x.shape
+    for i in range(out.shape[0]):
+        best, where = out[i], argmax[i]
+        for j in range(best.size):
+            best[j] = -np.inf
+            found = first_r[i] >= 0 and first_s[j] >= 0
+            where[j] = first_r[i] * kernel_size[1] + first_s[j] if found else 0
+        for r in range(kernel_size[0]):
+            y = i * stride[0] - padding[0] + r * dilation[0]
+            if y < 0 or y >= height:
+                continue
+            for s in range(kernel_size[1]):
+                shift = s * dilation[1] - padding[1]
+                first, last = _columns(width, best.size, stride[1], shift)
+                if first < last:
+                    row = x[y, first * stride[1] + shift :]
+                    number = argmax.dtype.type(r * kernel_size[1] + s)
+                    _max_row(row, stride[1], number, best[first:last], where[first:last])
+
+
+@parallel()
+def _max_pool(
+    x: Array,
+    kernel_size: Pair,
+    stride: Pair,
+    padding: Pair,
+    dilation: Pair,
+    first_r: Array,
+    first_s: Array,
+    out: Array,
+    argmax: Array,
+) -> None:
+    for p in prange(x.shape[0]):
+        _max_plane(
+            x[p], kernel_size, stride, padding, dilation, first_r, first_s, out[p], argmax[p]
+        )
+
+
+@kernel("max_pool2d", backend="numba", name="rows")
+def max_pool2d(
+    x: Array,
+    kernel_size: Pair,
+    stride: Pair,
+    padding: Pair,
+    dilation: Pair,
+    ceil_mode: bool,
+    out: Array,
+    argmax: Array,
+) -> None:
+    """out = max over the window, argmax = r S + s of the first maximum; NaN wins."""
+    n, c, height, width = x.shape
+    rows, columns = out.shape[2:]
+    first_r = _first_inside(height, rows, kernel_size[0], stride[0], padding[0], dilation[0])
+    first_s = _first_inside(width, columns, kernel_size[1], stride[1], padding[1], dilation[1])
+    _max_pool(
+        out.size * kernel_size[0] * kernel_size[1],
+        x.reshape(n * c, height, width),
+        kernel_size,
+        stride,
+        padding,
+        dilation,
+        first_r,
+        first_s,
+        out.reshape(n * c, rows, columns),
+        argmax.reshape(n * c, rows, columns),
+    )
+
+
+@parallel()
+def _max_pool_backward(
+    grad_out: Array,
+    argmax: Array,
+    stride: Pair,
+    padding: Pair,
+    shifts: Array,
+    first_r: Array,
+    first_s: Array,
+    grad_x: Array,
+) -> None:
+    """Add each error to the element of its window's maximum: shifts[argmax] from the window."""
+    height, width = grad_x.shape[1], grad_x.shape[2]
+    for p in prange(grad_out.shape[0]):
+        plane = grad_x[p].reshape(height * width)
+        plane[:] = 0
+        for i in range(grad_out.shape[1]):
+            if first_r[i] < 0:
+                continue
+            start = (i * stride[0] - padding[0]) * width - padding[1]
+            for j in range(grad_out.shape[2]):
+                if first_s[j] >= 0:
+                    plane[start + j * stride[1] + shifts[argmax[p, i, j]]] += grad_out[p, i, j]
+
+
+@kernel("max_pool2d_backward", backend="numba", name="planes")
+def max_pool2d_backward(
+    grad_out: Array,
+    argmax: Array,
+    input_size: Pair,
+    kernel_size: Pair,
+    stride: Pair,
+    padding: Pair,
+    dilation: Pair,
+    grad_x: Array,
+) -> None:
+    """grad_x at each window's maximum += grad_out; 0 elsewhere."""
+    n, c, rows, columns = grad_out.shape
+    height, width = input_size
+    first_r = _first_inside(height, rows, kernel_size[0], stride[0], padding[0], dilation[0])
+    first_s = _first_inside(width, columns, kernel_size[1], stride[1], padding[1], dilation[1])
+    r, s = np.divmod(np.arange(kernel_size[0] * kernel_size[1]), kernel_size[1])
+    _max_pool_backward(
+        grad_x.size,
+        grad_out.reshape(n * c, rows, columns),
+        argmax.reshape(n * c, rows, columns),
+        stride,
+        padding,
+        r * dilation[0] * width + s * dilation[1],
+        first_r,
+        first_s,
+        grad_x.reshape(n * c, height, width),
+    )
+
+
+@helper
+def _add_row(row: Array, stride: int, total: Array) -> None:
+    """Add row[j stride] to total[j]."""
+    if stride == 1:
+        for j in range(total.size):
+            total[j] += row[j]
+    elif stride == 2:
+        for j in range(total.size):
+            total[j] += row[2 * j]
+    else:
+        for j in range(total.size):
+            total[j] += row[j * stride]
+
+
+@parallel()
+def _avg_pool(
+    x: Array,
+    kernel_size: Pair,
+    stride: Pair,
+    padding: Pair,
+    counts_r: Array,
+    counts_s: Array,
+    out: Array,
+) -> None:
+    height, width = x.shape[1], x.shape[2]
+    for p in prange(x.shape[0]):
+        for i in range(out.shape[1]):
+            total = out[p, i]
+            total[:] = 0
+            for r in range(kernel_size[0]):
+                y = i * stride[0] - padding[0] + r
+                if y < 0 or y >= height:
+                    continue
+                for s in range(kernel_size[1]):
+                    shift = s - padding[1]
+                    first, last = _columns(width, total.size, stride[1], shift)
+                    if first < last:
+                        row = x[p, y, first * stride[1] + shift :]
+                        _add_row(row, stride[1], total[first:last])
+            for j in range(total.size):
+                total[j] /= counts_r[i] * counts_s[j]
+
+
+@parallel()
+def _avg_pool_backward(
+    grad_out: Array,
+    kernel_size: Pair,
+    stride: Pair,
+    padding: Pair,
+    counts_r: Array,
+    counts_s: Array,
+    grad_x: Array,
+) -> None:
+    height, width = grad_x.shape[1], grad_x.shape[2]
+    columns = grad_out.shape[2]
+    for p in prange(grad_out.shape[0]):
+        plane = grad_x[p]
+        plane[:] = 0
+        share = np.empty(columns, grad_out.dtype)
+        for i in range(grad_out.shape[1]):
+            for j in range(columns):
+                share[j] = grad_out[p, i, j] / (counts_r[i] * counts_s[j])
+            for r in range(kernel_size[0]):
+                y = i * stride[0] - padding[0] + r
+                if y < 0 or y >= height:
+                    continue
+                for s in range(kernel_size[1]):
+                    shift = s - padding[1]
+                    first, last = _columns(width, columns, stride[1], shift)
+                    row = plane[y]
+                    for j in range(first, last):
+                        row[j * stride[1] + shift] += share[j]
+
+
+def _divisors(
+    size: Pair, out_size: Pair, kernel: Pair, stride: Pair, padding: Pair, include: bool,
+    override: int, dtype: Any,
+) -> tuple[Array, Array]:  # fmt: skip
+    """Return two vectors whose products are the divisors of the windows."""
+    if override:
+        return np.full(out_size[0], override, dtype), np.ones(out_size[1], dtype)
+    rows, columns = (
+        _counts(size[i], out_size[i], kernel[i], stride[i], padding[i], include) for i in (0, 1)
+    )
+    return rows.astype(dtype), columns.astype(dtype)
+
+
+@kernel("avg_pool2d", backend="numba", name="rows")
+def avg_pool2d(
+    x: Array,
+    kernel_size: Pair,
+    stride: Pair,
+    padding: Pair,
+    ceil_mode: bool,
+    count_include_pad: bool,
+    divisor_override: int,
+    out: Array,
+) -> None:
+    """out = sum over the window / divisor."""
+    n, c, height, width = x.shape
+    rows, columns = out.shape[2:]
+    counts = _divisors(
+        (height, width), (rows, columns), kernel_size, stride, padding, count_include_pad,
+        divisor_override, x.dtype,
+    )  # fmt: skip
+    _avg_pool(
+        out.size * kernel_size[0] * kernel_size[1],
+        x.reshape(n * c, height, width),
+        kernel_size,
+        stride,
+        padding,
+        *counts,
+        out.reshape(n * c, rows, columns),
+    )
+
+
+@kernel("avg_pool2d_backward", backend="numba", name="planes")
+def avg_pool2d_backward(
+    grad_out: Array,
+    input_size: Pair,
+    kernel_size: Pair,
+    stride: Pair,
+    padding: Pair,
+    ceil_mode: bool,
+    count_include_pad: bool,
+    divisor_override: int,
+    grad_x: Array,
+) -> None:
+    """grad_x of each element of each window += grad_out / divisor."""
+    n, c, rows, columns = grad_out.shape
+    counts = _divisors(
+        input_size, (rows, columns), kernel_size, stride, padding, count_include_pad,
+        divisor_override, grad_out.dtype,
+    )  # fmt: skip
+    _avg_pool_backward(
+        grad_out.size * kernel_size[0] * kernel_size[1],
+        grad_out.reshape(n * c, rows, columns),
+        kernel_size,
+        stride,
+        padding,
+        *counts,
+        grad_x.reshape(n * c, *input_size),
+    )

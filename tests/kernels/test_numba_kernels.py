@@ -1,0 +1,338 @@
+"""Every Numba kernel against the reference in float64, with odd shapes and hostile values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+
+from trine.backends import Backend, get_backend
+from trine.kernels import registry
+from trine.kernels.numba import jit
+
+Pair = tuple[int, int]
+
+
+@dataclass
+class Call:
+    """An op, its arrays in float64, and its attributes."""
+
+    op: str
+    arrays: list[Any]
+    attributes: dict[str, Any] = field(default_factory=dict)
+    note: str = ""
+
+    def __str__(self) -> str:
+        shapes = "x".join(str(a.shape) for a in self.arrays if a is not None)
+        return f"{self.op}-{self.note or shapes}"
+
+    def in_dtype(self, dtype: str) -> list[Any]:
+        """Return copies of the arrays, all floats but an optimiser's numbers in a dtype."""
+        copies: list[Any] = []
+        for array in self.arrays:
+            is_number = self.op.endswith("_step") and array is not None and array.size == 1
+            if array is None or array.dtype.kind != "f" or is_number:
+                copies.append(None if array is None else array.copy())
+            else:
+                copies.append(array.astype(dtype))
+        return copies
+
+
+def _normal(seed: int, *shape: int) -> Any:
+    # Rounded to float32, so that both dtypes see the same numbers.
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32).astype(np.float64)
+
+
+# N, C, H, W, K, kernel, stride, padding, dilation, groups
+CONVOLUTIONS: list[tuple[int, int, int, int, int, Pair, Pair, Pair, Pair, int]] = [
+    (3, 1, 28, 28, 6, (5, 5), (1, 1), (2, 2), (1, 1), 1),
+    (2, 6, 14, 14, 16, (5, 5), (1, 1), (0, 0), (1, 1), 1),
+    (2, 3, 9, 11, 4, (3, 3), (1, 1), (1, 1), (1, 1), 1),
+    (2, 4, 9, 11, 6, (3, 2), (2, 3), (2, 1), (2, 1), 2),
+    (3, 6, 7, 8, 6, (3, 3), (1, 2), (1, 0), (1, 2), 6),
+    (1, 1, 600, 3, 1, (1, 3), (1, 1), (0, 1), (1, 1), 1),
+    (1, 2, 3, 600, 3, (2, 3), (1, 1), (0, 1), (1, 1), 1),
+    (2, 5, 12, 12, 7, (1, 1), (2, 2), (0, 0), (1, 1), 1),
+    (1, 3, 31, 29, 5, (11, 11), (4, 4), (2, 2), (1, 1), 1),
+    (1, 1, 1, 1, 1, (1, 1), (1, 1), (0, 0), (1, 1), 1),
+    (1, 2, 3, 3, 2, (5, 5), (3, 3), (4, 4), (1, 1), 2),
+    (0, 3, 8, 8, 2, (3, 3), (1, 1), (1, 1), (1, 1), 1),
+]
+ACTIVATIONS = ("none", "relu", "sigmoid", "tanh")
+
+
+def convolutions() -> Iterator[Call]:
+    """Yield convolutions and both of their gradients."""
+    for i, (n, c, h, w, k, kernel, stride, padding, dilation, groups) in enumerate(CONVOLUTIONS):
+        x, weight = _normal(i, n, c, h, w), _normal(i + 50, k, c // groups, *kernel) / 4
+        out = tuple(
+            (size + 2 * padding[a] - dilation[a] * (kernel[a] - 1) - 1) // stride[a] + 1
+            for a, size in enumerate((h, w))
+        )
+        error = _normal(i + 99, n, k, *out)
+        shared = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+        bias = _normal(i + 10, k) if i % 3 else None
+        activation = ACTIVATIONS[i % 4]
+        yield Call("conv2d", [x, weight, bias], {**shared, "activation": activation})
+        yield Call("conv2d_input_grad", [error, weight], {"input_size": (h, w), **shared})
+        yield Call("conv2d_weight_grad", [error, x], {"kernel_size": kernel, **shared})
+    bad = _normal(3, 2, 2, 8, 8)
+    bad[0, 0, 3, 3], bad[1, 1, 0, 7] = np.nan, np.inf
+    error, weight = _normal(4, 2, 3, 8, 8), _normal(5, 3, 2, 3, 3)
+    shared = {"stride": (1, 1), "padding": (1, 1), "dilation": (1, 1), "groups": 1}
+    yield Call("conv2d", [bad, weight, None], {**shared, "activation": "none"}, "nan")
+    yield Call("conv2d_weight_grad", [error, bad], {"kernel_size": (3, 3), **shared}, "nan")
+
+
+# N, C, H, W, kernel, stride, padding, dilation, ceil_mode
+POOLS: list[tuple[int, int, int, int, Pair, Pair, Pair, Pair, bool]] = [
+    (2, 3, 28, 28, (2, 2), (2, 2), (0, 0), (1, 1), False),
+    (2, 3, 9, 7, (3, 3), (2, 2), (1, 1), (1, 1), False),
+    (1, 2, 9, 7, (3, 2), (2, 3), (1, 1), (1, 1), True),
+    (1, 2, 13, 12, (3, 2), (1, 1), (1, 0), (2, 3), False),
+    (1, 1, 20, 21, (17, 16), (3, 3), (8, 8), (1, 1), True),
+    (1, 1, 1, 1, (1, 1), (1, 1), (0, 0), (1, 1), False),
+    (0, 2, 4, 4, (2, 2), (2, 2), (0, 0), (1, 1), False),
+]
+
+
+def pools(reference: Any) -> Iterator[Call]:
+    """Yield max and average pooling; the gradient of max pooling needs a reference's argmax."""
+    for i, (n, c, h, w, kernel, stride, padding, dilation, ceil) in enumerate(POOLS):
+        x = np.round(_normal(i, n, c, h, w))  # many ties
+        if i == 1:
+            x[0, 0, 0, :5], x[1, 1, 4, 4], x[1, 2] = np.nan, np.inf, -np.inf
+        place = {"kernel_size": kernel, "stride": stride, "padding": padding}
+        yield Call("max_pool2d", [x], {**place, "dilation": dilation, "ceil_mode": ceil})
+        out, argmax = reference.max_pool2d(x, **place, dilation=dilation, ceil_mode=ceil)
+        sizes = {"input_size": (h, w), **place}
+        error = _normal(i + 7, *out.shape)
+        yield Call("max_pool2d_backward", [error, argmax], {**sizes, "dilation": dilation})
+        if dilation != (1, 1):
+            continue
+        for include, override in ((True, 0), (False, 0), (True, 3)):
+            how = {"count_include_pad": include, "divisor_override": override, "ceil_mode": ceil}
+            x = _normal(i, n, c, h, w)
+            note = f"{i}{include}{override}"
+            yield Call("avg_pool2d", [x], {**place, **how}, note)
+            yield Call("avg_pool2d_backward", [error], {**sizes, **how}, note)
+
+
+def rowwise() -> Iterator[Call]:
+    """Yield bias and activation, softmax and cross-entropy."""
+    for shape in ((5, 7), (3, 4, 6, 5), (2, 1, 33), (0, 3), (70, 10)):
+        for activation in ACTIVATIONS:
+            x, bias = 3 * _normal(1, *shape), _normal(2, shape[1])
+            out = np.tanh(x)  # serves every rule
+            choice = {"activation": activation}
+            yield Call("bias_act", [x, bias], choice, f"{shape}{activation}")
+            yield Call("bias_act", [x, None], choice, f"{shape}{activation}-plain")
+            yield Call(
+                "bias_act_backward", [_normal(3, *shape), out], choice, f"{shape}{activation}"
+            )
+    special = np.array([[np.nan, 1.0, 2.0], [-np.inf, 0.0, 1.0], [-np.inf] * 3, [np.inf, 1.0, 2.0]])
+    for i, x in enumerate(
+        (_normal(4, 5, 9) * 20, _normal(5, 3, 4, 6), special, _normal(6, 300, 1))
+    ):
+        for axis in (-1, 0, 1):
+            for op in ("softmax", "log_softmax"):
+                yield Call(op, [x], {"axis": axis}, f"{i}{axis}")
+                out = _normal(7, *x.shape) / 9
+                yield Call(
+                    f"{op}_backward", [_normal(8, *x.shape), out], {"axis": axis}, f"{i}{axis}"
+                )
+    yield from _cross_entropies()
+
+
+def _cross_entropies() -> Iterator[Call]:
+    logits = _normal(9, 33, 10) * 5
+    target = np.random.default_rng(1).integers(0, 10, 33)
+    target[3:9] = -100
+    wrong = target.copy()
+    wrong[0] = 10
+    nothing = np.full(33, -100)
+    for i, labels in enumerate((target, wrong, nothing)):
+        for weight in (None, np.abs(_normal(10, 10))):
+            for smoothing in (0.0, 0.1):
+                for reduction in ("none", "mean", "sum"):
+                    how = {
+                        "ignore_index": -100,
+                        "label_smoothing": smoothing,
+                        "reduction": reduction,
+                    }
+                    note = f"{i}{weight is None}{smoothing}{reduction}"
+                    yield Call("cross_entropy", [logits, labels, weight], how, note)
+                    log_probs = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+                    log_probs = log_probs.astype(np.float32).astype(np.float64)
+                    grad = _normal(11, 33) if reduction == "none" else np.array(1.5)
+                    arrays = [grad, log_probs, labels, weight]
+                    yield Call("cross_entropy_backward", arrays, how, note)
+
+
+def draws() -> Iterator[Call]:
+    """Yield random bits, dropout and embedding."""
+    key = np.array([7, 0, 3, 0, 123456], np.uint32)
+    for n in (0, 1, 3, 4, 5, 4096, 9001):
+        yield Call("random_bits", [key], {"n": n}, str(n))
+    for p in (0.0, 0.1, 0.5, 1.0):
+        for shape in ((3, 5), (9001,), (0, 2)):
+            x = _normal(1, *shape)
+            yield Call("dropout", [x, key], {"p": p}, f"{shape}{p}")
+            yield Call("dropout_backward", [x, key], {"p": p}, f"{shape}{p}")
+    for count, rows, width in ((50, 7, 5), (0, 3, 2), (33, 40, 1)):
+        indices = np.random.default_rng(2).integers(0, rows, count)
+        yield Call("embedding", [_normal(3, rows, width), indices])
+        for padding in (-1, 2):
+            how = {"num_embeddings": rows, "padding_idx": padding}
+            note = f"{count}{padding}"
+            yield Call("embedding_backward", [_normal(4, count, width), indices], how, note)
+
+
+def steps() -> Iterator[Call]:
+    """Yield optimiser steps of about two chunks."""
+    n = 4096 + 33
+
+    def vectors(count: int) -> list[Any]:
+        return [_normal(i, n) for i in range(count)]
+
+    for scale_value in (1.0, 0.37, float("nan")):
+        lr, scale = np.array([0.05]), np.array([scale_value])
+        for t in (1, 7):
+            step = np.array([t])
+            for decay in (0.0, 0.01):
+                note = f"{scale_value}-{t}-{decay}"
+                for momentum, nesterov in ((0.0, False), (0.9, False), (0.9, True)):
+                    p, g, b = vectors(3)
+                    how = {"momentum": momentum, "dampening": 0.0 if nesterov else 0.1}
+                    how = {**how, "nesterov": nesterov, "weight_decay": decay}
+                    buffer = b if momentum else None
+                    arrays = [p, g, buffer, lr, step, scale]
+                    yield Call("sgd_step", arrays, how, f"{note}-{momentum}{nesterov}")
+                for decoupled in (False, True):
+                    p, g, m, v = vectors(4)
+                    how = {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8}
+                    how = {**how, "weight_decay": decay, "decoupled": decoupled}
+                    arrays = [p, g, m, np.abs(v), lr, step, scale]
+                    yield Call("adam_step", arrays, how, f"{note}-{decoupled}")
+                p, g, v, b, a = vectors(5)
+                for momentum in (0.0, 0.9):
+                    for mean in (None, a / 9):
+                        how = {"alpha": 0.99, "eps": 1e-8, "momentum": momentum}
+                        how = {**how, "weight_decay": decay}
+                        arrays = [p, g, np.abs(v), b if momentum else None, mean, lr, scale]
+                        yield Call("rmsprop_step", arrays, how, f"{note}-{momentum}{mean is None}")
+                how = {"lr_decay": 0.1, "eps": 1e-10, "weight_decay": decay}
+                yield Call("adagrad_step", [p, g, np.abs(v), lr, step, scale], how, note)
+        for norm in (0.0, 3.0, np.inf):
+            p, g = vectors(2)
+            arrays = [p, g, np.array([norm]), lr, scale]
+            yield Call("unit_step", arrays, {}, f"{scale_value}-{norm}")
+    for size in (0, 1, 4096, 10001):
+        yield Call("sum_squares", [_normal(5, size)])
+
+
+CALLS = [*convolutions(), *pools(get_backend("numpy")), *rowwise(), *draws(), *steps()]
+TOLERANCE = {"float32": 4e-6, "float64": 1e-13}
+"""Of the largest element: sums of up to 10^3 products, each rounded to 6e-8 or 1e-16."""
+
+
+@pytest.fixture
+def numba_backend(monkeypatch: pytest.MonkeyPatch) -> Backend:
+    """The numba backend, strict, which hands out poisoned outputs."""
+    backend = get_backend("numba")
+
+    def poisoned(shape: tuple[int, ...], dtype: Any) -> Any:
+        return np.full(shape, np.nan if dtype.kind == "f" else 113, dtype)
+
+    monkeypatch.setattr(backend, "empty", poisoned)
+    monkeypatch.setattr(backend, "strict", True)
+    return backend
+
+
+def run(backend: Backend, call: Call, arrays: list[Any]) -> list[Any]:
+    """Return the outputs of a call, or the arrays that it changed."""
+    result = getattr(backend, call.op)(*arrays, **call.attributes)
+    if result is None:
+        return [a for a in arrays if a is not None]
+    return list(result) if isinstance(result, tuple) else [result]
+
+
+def assert_close(found: Any, expected: Any, tolerance: float) -> None:
+    """Compare relative to the largest finite element; NaN and Inf must be in the same places."""
+    assert found.shape == expected.shape
+    if found.dtype.kind != "f":
+        np.testing.assert_array_equal(found, expected)
+        return
+    finite = np.isfinite(expected)
+    scale = np.abs(expected[finite]).max(initial=1e-30)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance * scale)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("call", CALLS, ids=str)
+def test_kernel_equals_reference(call: Call, dtype: str, numba_backend: Backend) -> None:
+    arrays = call.in_dtype(dtype)
+    before = [None if a is None else a.copy() for a in arrays]
+    found = run(numba_backend, call, arrays)
+    expected = run(get_backend("numpy"), call, call.in_dtype("float64"))
+    assert numba_backend.ran[call.op] != "reference"
+    assert len(found) == len(expected)
+    for ours, theirs in zip(found, expected, strict=True):
+        assert_close(ours, theirs, TOLERANCE[dtype])
+        if theirs.dtype.kind == "f" and call.op != "sum_squares" and ours.size != 1:
+            assert ours.dtype == dtype
+    if not call.op.endswith("_step"):
+        for array, copy in zip(arrays, before, strict=True):
+            if array is not None:
+                np.testing.assert_array_equal(array, copy)
+
+
+def _same_bytes(call: Call, backend: Backend) -> None:
+    arrays = call.in_dtype("float32")
+    results = []
+    for grain in (1 << 62, 0):  # always serial, always parallel
+        for entry in _parallel_functions():
+            entry.grain = grain
+        results.append([r.tobytes() for r in run(backend, call, [
+            None if a is None else a.copy() for a in arrays
+        ])])  # fmt: skip
+    assert results[0] == results[1]
+
+
+def _parallel_functions() -> list[jit.Parallel]:
+    return [f for f in jit.all_parallel() if f.py_func.__module__.startswith("trine.")]
+
+
+@pytest.fixture
+def _grains_restored() -> Iterator[None]:
+    grains = [(f, f.grain) for f in _parallel_functions()]
+    yield
+    for function, grain in grains:
+        function.grain = grain
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("_grains_restored")
+@pytest.mark.parametrize("op", sorted({call.op for call in CALLS}))
+def test_serial_and_parallel_give_the_same_bytes(op: str, numba_backend: Backend) -> None:
+    for call in CALLS:
+        if call.op == op:
+            _same_bytes(call, numba_backend)
+
+
+def test_every_kernel_is_called_here() -> None:
+    registered = {k.op for k in registry.all_kernels() if k.backend == "numba" and not k.user}
+    assert registered == {call.op for call in CALLS}
+
+
+def test_optimiser_steps_are_the_reference_bit_for_bit(numba_backend: Backend) -> None:
+    for call in steps():
+        if call.op == "sum_squares":
+            continue
+        found = run(numba_backend, call, call.in_dtype("float32"))
+        expected = run(get_backend("numpy"), call, call.in_dtype("float32"))
+        for ours, theirs in zip(found, expected, strict=True):
+            np.testing.assert_array_equal(ours, theirs, err_msg=str(call))
