@@ -92,7 +92,7 @@ def explain(backend: str = "numpy", dtype: str = "float64", step: int = 1) -> Ex
     else:
         _descend(model, desk, optimizer, step - 1)
     error, out = _error(model, desk)
-    label = f"after {step} steps"
+    label = f"after {step} step{'' if step == 1 else 's'}"
     known = {0: "0.298371109", 1: "0.29102777369359933", 10_000: "3.510187783e-05"}.get(step)
     if known is None:
         note.show("E", label, error)

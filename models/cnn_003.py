@@ -92,7 +92,11 @@ def input_error(delta: Maps, kernels: Maps) -> Maps:
 
 
 class Cnn003(nn.Module):
-    """Two logistic convolutions with average pooling and a full logistic layer: 4,198 parameters."""
+    """Two logistic convolutions with average pooling and a full logistic layer: 4,198 parameters.
+
+    The convolutions start with four times Glorot's weights, since the logistic function's slope is
+    at most 1/4; from PyTorch's start the net stays at 10% for several epochs.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -100,6 +104,9 @@ class Cnn003(nn.Module):
         self.conv2 = nn.Conv2d(6, 12, 5)
         self.pool = nn.AvgPool2d(2)
         self.full = nn.Linear(192, 10)
+        for layer, gain in ((self.conv1, 4.0), (self.conv2, 4.0), (self.full, 1.0)):
+            nn.init.xavier_uniform_(layer.weight, gain=gain)
+            nn.init.zeros_(layer.bias)
 
     def trace(self, x: trine.Tensor) -> dict[str, trine.Tensor]:
         """Return every layer's weighted input z and output for images (N, 3, 28, 28)."""
@@ -240,9 +247,9 @@ def explain(backend: str = "numpy", dtype: str = "float64") -> Explanation:
     lr=0.01,
     batch_size=50,
     epochs=8,
-    expected={"test_accuracy": 0.9},
+    expected={"test_accuracy": 0.95},
     explain=explain,
 )
 def build() -> Cnn003:
-    """Return the network at PyTorch's default start."""
+    """Return the network at its start."""
     return Cnn003()

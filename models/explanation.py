@@ -1,8 +1,8 @@
 """What `trine explain` shows: formulas, the numbers that Trine computes for them, and references.
 
 A number quoted from a source is given as text, so that the digits printed there decide how closely
-it can be compared: half a unit of its last digit, or the tolerance of the element type where that
-is wider (float64: 1e-8 of the value; float32: 1e-6).
+it can be compared: one unit of its last digit, since sources go on with rounded numbers, or the
+tolerance of the element type where that is wider (float64: 1e-8 of the value; float32: 1e-6).
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ FLOAT64_TOLERANCE = 1e-8
 
 
 def printed_tolerance(text: str) -> float:
-    """Return half a unit of the last digit of a printed number: 5e-5 for "0.3775"."""
+    """Return one unit of the last digit of a printed number: 1e-4 for "0.3775"."""
     mantissa, _, exponent = text.lower().partition("e")
     digits = len(mantissa.partition(".")[2])
-    return 0.5 * 10.0 ** (int(exponent or 0) - digits)
+    return float(10.0 ** (int(exponent or 0) - digits))
 
 
 def tolerance_for(reference: float, dtype: str) -> float:

@@ -20,7 +20,7 @@ SOURCE = "source notes 003"
 LINE = (2.0, -1.0, 0.5, 3.0)
 """Slopes and, last, the intercept of the made regression data."""
 
-ELLIPSE = (1.0, -0.5, -2.0, -1.0, 1.5)
+ELLIPSE = (1.5, -1.0, -2.0, -1.0, 1.5)
 """theta_1 to theta_5 of the made classification data."""
 
 
@@ -37,7 +37,7 @@ def noisy_plane(train: int = 256, test: int = 128) -> Splits:
     )
 
 
-def ellipse_points(train: int = 40_000, test: int = 10_000) -> Splits:
+def ellipse_points(train: int = 80_000, test: int = 20_000) -> Splits:
     """Make points of [-2, 2]^2, labelled 1 with probability h(x) of the known coefficients."""
     n = train + test
     key = [make_key(0, stream_id("logistic-regression"), draw) for draw in range(2)]
@@ -113,7 +113,7 @@ def explain_linear(backend: str = "numpy", dtype: str = "float64", steps: int = 
 
 
 def explain_logistic(
-    backend: str = "numpy", dtype: str = "float64", steps: int = 400
+    backend: str = "numpy", dtype: str = "float64", steps: int = 200
 ) -> Explanation:
     """Check the gradient, then recover the ellipse's coefficients by batch descent."""
     desk = Desk(backend, dtype)

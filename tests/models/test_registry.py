@@ -1,0 +1,96 @@
+"""The table of systems: names, parameter counts, what a run needs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from trine import models
+from trine.models.registry import register
+
+PARAMETERS = {
+    "cnn-003": 4198,
+    "lenet5": 61_706,
+    "little-demon": 69,
+    "logistic-regression": 5,
+    "mlp": 101_770,
+    "two-digit": 47,
+    "xor": 9,
+}
+
+
+@pytest.mark.parametrize(("name", "count"), PARAMETERS.items())
+def test_parameters(name: str, count: int) -> None:
+    assert models.get(name).parameters == count
+
+
+def test_frozen_parameters_do_not_count() -> None:
+    assert models.get("hand").parameters == 8
+
+
+def test_the_systems_of_the_first_sections_are_there() -> None:
+    assert {
+        "hand", "xor", "signal-flow", "single-neuron", "two-digit", "little-demon", "cnn-003",
+        "lstm", "linear-regression", "logistic-regression", "vanishing-gradient", "mlp", "lenet5",
+        "linear-approximation", "five-layer", "hadamard", "unit-length-step", "epoch",
+        "role-of-w-and-b",
+    } <= set(models.names())  # fmt: skip
+
+
+def test_every_system_says_what_it_is() -> None:
+    for name in models.names():
+        system = models.get(name)
+        assert system.summary
+        assert system.source
+        assert 1700 < system.year < 2100
+        if system.trainable:
+            assert system.data is not None
+            assert system.loss is not None
+        else:
+            assert system.explain is not None
+            assert system.parameters == 0
+
+
+def test_unknown_name_proposes_the_closest() -> None:
+    with pytest.raises(ValueError, match=r"\[models\].*'lenet'.*Did you mean 'lenet5'"):
+        models.get("lenet")
+
+
+def test_explaining_what_is_only_trained_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"\[explain\].*'mlp', which is only trained"):
+        models.explain("mlp")
+
+
+def test_splits_of_an_explained_system_are_refused() -> None:
+    with pytest.raises(ValueError, match="only explained"):
+        models.get("single-neuron").splits()
+
+
+def test_half_described_systems_are_refused() -> None:
+    about = {"family": "f", "year": 2000, "source": "s", "summary": "s"}
+    with pytest.raises(ValueError, match="new name"):
+        register(name="hand", build=lambda: None, **about)
+    with pytest.raises(ValueError, match="build or explain"):
+        register(name="nothing", **about)
+    with pytest.raises(ValueError, match="data and loss"):
+        register(name="half", build=lambda: None, **about)
+    assert "half" not in models.names()
+
+
+def test_check_names_what_falls_short() -> None:
+    mlp = models.get("mlp")
+    assert mlp.check({"test_accuracy": 0.99}) == []
+    assert mlp.check({"test_accuracy": 0.5}) == ["mlp: test_accuracy 0.5 is below 0.97"]
+    assert "reports no test_accuracy" in mlp.check({})[0]
+    assert mlp.check({"test_accuracy": float("nan")}) != []
+
+
+def test_importing_the_package_loads_no_family() -> None:
+    code = (
+        "import sys, trine.models;"
+        "print([m for m in sys.modules if m.startswith(('trine.nn', 'trine.models.lenet'))])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,149 @@
+"""Trained systems reach what their row promises, by their own settings (reduced where slow)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import trine
+from trine import models, nn, optim
+from trine.data import DataLoader, Splits
+from trine.models.registry import System
+
+KINDS = {"sgd": optim.SGD, "adam": optim.Adam}
+
+
+def train(system: System, splits: Splits, *, epochs: int | None = None, seed: int = 0) -> nn.Module:
+    """Train by the system's own settings, without the Trainer."""
+    assert system.build is not None
+    assert system.loss is not None
+    trine.seed(seed)
+    model = system.build()
+    epochs = epochs or system.epochs
+    loader = DataLoader(splits.train, system.batch_size, shuffle=True, seed=seed)
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    optimizer: Any = KINDS[system.optimizer](parameters, lr=system.lr, **system.optimizer_args)
+    schedule = None
+    if system.schedule == "cosine":
+        schedule = optim.CosineAnnealingLR(optimizer, epochs * len(loader))
+    step = 0
+    for epoch in range(epochs):
+        for x, y, _ in loader.epoch(epoch):
+            if schedule is not None:
+                schedule.apply(optimizer, step)
+            optimizer.zero_grad()
+            system.loss(model(trine.tensor(x)), trine.tensor(y)).backward()
+            optimizer.step()
+            step += 1
+    return model
+
+
+def accuracy(model: nn.Module, x: np.ndarray, y: np.ndarray) -> float:
+    model.eval()
+    with trine.no_grad():
+        out = model(trine.tensor(x)).numpy()
+    return float((out.argmax(axis=1) == y).mean())
+
+
+@pytest.mark.parametrize("name", ["two-digit", "little-demon", "lstm"])
+def test_small_systems_learn(name: str, backend_name: str) -> None:
+    system = models.get(name)
+    splits = system.splits()
+    model = train(system, splits)
+    assert accuracy(model, splits.test.x, splits.test.y) >= system.expected["test_accuracy"]
+    if name == "two-digit":
+        assert accuracy(model, splits.train.x, splits.train.y) >= 62 / 64
+    if name == "little-demon":
+        assert accuracy(model, splits.train.x, splits.train.y) > 0.95
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_xor_is_learned_from_every_seed(seed: int) -> None:
+    with trine.use("numpy"):
+        system = models.get("xor")
+        splits = system.splits()
+        out = train(system, splits, seed=seed)(trine.tensor(splits.test.x)).detach().numpy()
+    assert np.abs(out - splits.test.y).max() < 0.1
+
+
+@pytest.mark.slow
+def test_cnn_003_learns_colour_digits(backend_name: str) -> None:
+    system = models.get("cnn-003")
+    splits = system.splits()
+    model = train(system, splits, epochs=5)
+    assert accuracy(model, splits.test.x, splits.test.y) >= 0.9
+
+
+@pytest.mark.slow
+def test_mlp_reads_digits(backend_name: str) -> None:
+    system = models.get("mlp")
+    splits = system.splits()
+    model = train(system, splits)
+    assert accuracy(model, splits.test.x, splits.test.y) >= 0.97
+
+
+@pytest.mark.slow
+def test_lenet5_reads_digits_after_a_short_run() -> None:
+    with trine.use("numba"):
+        system = models.get("lenet5")
+        splits = system.splits()
+        model = train(system, splits, epochs=4)
+        assert accuracy(model, splits.test.x, splits.test.y) >= 0.96
+
+
+@pytest.mark.parametrize("name", ["linear-regression", "logistic-regression"])
+def test_regressions_find_their_coefficients(name: str, backend_name: str) -> None:
+    system = models.get(name)
+    splits = system.splits()
+    model = train(system, splits, epochs=100 if name == "linear-regression" else 3)
+    if name == "linear-regression":
+        ones = np.ones((len(splits.train), 1))
+        inputs = np.concatenate([splits.train.x.astype(np.float64), ones], axis=1)
+        best = np.linalg.lstsq(inputs, splits.train.y.astype(np.float64), rcond=None)[0][:, 0]
+        found = np.append(model.weight.detach().numpy(), model.bias.detach().numpy())
+        assert found == pytest.approx(best, abs=1e-5)
+    else:
+        assert model.theta() == pytest.approx([1.5, -1.0, -2.0, -1.0, 1.5], rel=0.15)
+
+
+def test_hand_trains_by_name() -> None:
+    with trine.use("numpy"):
+        system = models.get("hand")
+        splits = system.splits()
+        model = train(system, splits, epochs=1)
+        out = model(trine.tensor(splits.test.x))
+        error = system.loss(out, trine.tensor(splits.test.y)).item()
+    assert error == pytest.approx(0.29102777369359933, abs=1e-6)
+
+
+def test_made_data_is_always_the_same_and_never_shared_between_sets() -> None:
+    for name in ("two-digit", "little-demon"):
+        first, second = models.get(name).splits(), models.get(name).splits()
+        assert np.array_equal(first.train.x, second.train.x)
+        train_images = {image.tobytes() for image in first.train.x}
+        test_images = {image.tobytes() for image in first.test.x}
+        assert len(train_images) == len(first.train)
+        assert not train_images & test_images
+
+
+def test_sizes_of_made_data() -> None:
+    two, demon = models.get("two-digit").splits(), models.get("little-demon").splits()
+    assert two.train.x.shape == (64, 1, 4, 3)
+    assert demon.train.x.shape == (96, 1, 6, 6)
+    assert np.bincount(demon.train.y).tolist() == [32, 32, 32]
+    assert set(np.unique(two.train.x)) == {0.0, 1.0}
+
+
+def test_lenet5_layers_have_the_papers_sizes() -> None:
+    with trine.use("numpy"):
+        model = models.get("lenet5").build()
+        explanation = models.explain_model(
+            model, trine.tensor(np.zeros((2, 1, 28, 28), dtype=np.float32)), np.array([3, 5])
+        )
+    shapes = [row.formula for row in explanation.rows if row.symbol.startswith("|a|")]
+    assert shapes[0].startswith("Conv2d 2x1x28x28 -> 2x6x28x28")
+    assert shapes[5].startswith("MaxPool2d 2x16x10x10 -> 2x16x5x5")
+    assert shapes[-1].startswith("Linear 2x84 -> 2x10")
+    assert any(row.symbol == "|dC/d0.weight|" for row in explanation.rows)
