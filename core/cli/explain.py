@@ -12,7 +12,7 @@ from trine import data, models
 from trine.cli import setup
 from trine.cli.output import console, emit_json, notes, table
 from trine.cli.predict import load_run
-from trine.training.atomic import write_text
+from trine.nn.serialization import write_atomically
 
 
 def run(
@@ -32,7 +32,9 @@ def run(
         _list(json=json)
         return
     if Path(target).is_dir():
-        _explain_run(Path(target), sample=sample, html=html, backend=backend, device=device, json=json)
+        _explain_run(
+            Path(target), sample=sample, html=html, backend=backend, device=device, json=json
+        )
         return
     _explain_example(
         target, step=step, html=html, backend=backend, device=device, dtype=dtype, json=json
@@ -41,7 +43,9 @@ def run(
 
 def _list(*, json: bool) -> None:
     systems = [models.get(name) for name in models.names()]
-    rows = [{"name": s.name, "source": s.source, "summary": s.summary} for s in systems if s.explain]
+    rows = [
+        {"name": s.name, "source": s.source, "summary": s.summary} for s in systems if s.explain
+    ]
     if json:
         emit_json(rows)
         return
@@ -75,7 +79,7 @@ def _explain_example(
         options["step"] = step
     explanation = system.explain(backend=chosen.name, dtype=dtype, **options)
     if html is not None:
-        write_text(html, explanation.html())
+        write_atomically(html, explanation.html().encode())
         notes.print(f"page: {html}", highlight=False)
     if json:
         emit_json(explanation.json())
@@ -102,7 +106,7 @@ def _explain_run(
         name=f"{config['model']}, test sample {sample}",
     )  # fmt: skip
     if html is not None:
-        write_text(html, explanation.html())
+        write_atomically(html, explanation.html().encode())
         notes.print(f"page: {html}", highlight=False)
     if json:
         emit_json(explanation.json())

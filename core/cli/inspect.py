@@ -18,7 +18,7 @@ from trine.models.registry import System
 
 def data(data_dir: Path | None, *, json: bool) -> None:
     """List data sets."""
-    from trine.data import describe  # noqa: PLC0415
+    from trine.data import describe
 
     rows = describe(data_dir=str(data_dir) if data_dir else None)
     if json:
@@ -27,7 +27,10 @@ def data(data_dir: Path | None, *, json: bool) -> None:
     table(
         None,
         ("name", "samples", "shape", "classes", "here", "licence"),
-        [(r["name"], r["samples"], r["shape"], r["classes"], r["here"], r["licence"]) for r in rows],
+        [
+            (r["name"], r["samples"], r["shape"], r["classes"], r["here"], r["licence"])
+            for r in rows
+        ],
     )
 
 
@@ -66,7 +69,9 @@ def gradcheck(
     parameters = list(model.parameters())
     result = trine.gradcheck(lambda *_: loss(model(x), target), parameters, raise_exception=False)
     if json:
-        emit_json({"model": name, "backend": chosen.name, "ok": bool(result), "report": str(result)})
+        emit_json(
+            {"model": name, "backend": chosen.name, "ok": bool(result), "report": str(result)}
+        )
     else:
         console.print(f"{name} on {chosen.name}: {result}", highlight=False, markup=False)
     if not result:
@@ -84,12 +89,12 @@ def compare(
     json: bool,
 ) -> None:
     """Compare two backends layer by layer; exits with 1 if they part."""
-    from trine.compare import compare_backends  # noqa: PLC0415
+    from trine.compare import compare_backends
 
     setup.load_kernel_files(kernel_files)
     system = trainable_system(name)
     names = [part.strip() for part in backends.split(",")]
-    if len(names) != 2:  # noqa: PLR2004
+    if len(names) != 2:
         raise ValueError(
             f"[compare] expected two backends separated by a comma, got {backends!r}. For example "
             "numpy,numba."
@@ -132,10 +137,7 @@ def graph(name: str, *, dot: bool, json: bool) -> None:
         table(
             f"{name}: {len(nodes)} recorded ops, first to last",
             ("id", "op", "output", "from"),
-            [
-                (n["id"], n["op"], n["shape"], ", ".join(str(i) for i in n["inputs"]))
-                for n in nodes
-            ],
+            [(n["id"], n["op"], n["shape"], ", ".join(str(i) for i in n["inputs"])) for n in nodes],
         )
 
 

@@ -53,7 +53,9 @@ def check(ops: Sequence[str], files: Sequence[Path], backend: str, *, json: bool
             key = (result.op, result.backend, result.kernel)
             rows[key] = rows.get(key, 0) + 1
     if not json:
-        table(None, ("op", "backend", "kernel", "passed"), [(*k, n) for k, n in sorted(rows.items())])
+        table(
+            None, ("op", "backend", "kernel", "passed"), [(*k, n) for k, n in sorted(rows.items())]
+        )
     console.print(f"{passed} passed, {len(failed)} failed, {len(skipped)} skipped", highlight=False)
     if json:
         emit_json({"passed": passed, "failed": len(failed), "skipped": len(skipped)})
@@ -71,7 +73,7 @@ def bench(
     json: Path | None,
 ) -> None:
     """Time kernels; a kernel that fails its check gets no time, and the exit code is 1."""
-    from trine import bench as harness  # noqa: PLC0415  only this command needs it
+    from trine import bench as harness
 
     setup.load_kernel_files(files)
     setup.set_threads(threads)

@@ -58,7 +58,7 @@ def run(
         with trine.no_grad():
             x = trine.tensor(samples, dtype=config["dtype"])
             out = model(x)
-            scores = F.softmax(out, dim=1).numpy() if out.ndim == 2 else out.numpy()  # noqa: PLR2004
+            scores = F.softmax(out, dim=1).numpy() if out.ndim == 2 else out.numpy()
         for i, row in enumerate(scores):
             best = int(np.argmax(row))
             rows.append(
@@ -76,7 +76,12 @@ def run(
         None,
         ("input", "class", "probability", "label"),
         [
-            (r["input"], r["class"], f"{r['probability']:.4f}", "" if r["label"] is None else r["label"])
+            (
+                r["input"],
+                r["class"],
+                f"{r['probability']:.4f}",
+                "" if r["label"] is None else r["label"],
+            )
             for r in rows
         ],
     )
@@ -107,4 +112,6 @@ def read_input(
     array = np.load(file, allow_pickle=False)
     if array.dtype.kind not in "buif":
         raise ValueError(f"[predict] expected numbers in {file}, got {array.dtype}. Convert them.")
-    return (array if array.ndim > 1 and array.shape[0] > 0 and array.ndim != 3 else array[None]), None  # noqa: PLR2004
+    return (
+        array if array.ndim > 1 and array.shape[0] > 0 and array.ndim != 3 else array[None]
+    ), None

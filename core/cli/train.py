@@ -96,9 +96,7 @@ def make_optimizer(system: System, options: Options, model: nn.Module) -> optim.
     return OPTIMIZERS[name](model.parameters(), lr=lr, **extra)
 
 
-def make_schedule(
-    system: System, optimizer: optim.Optimizer, steps: int
-) -> optim.Schedule | None:
+def make_schedule(system: System, optimizer: optim.Optimizer, steps: int) -> optim.Schedule | None:
     """Return the system's schedule over a run of so many steps."""
     arguments = dict(system.schedule_args)
     if system.schedule is None:
@@ -173,7 +171,7 @@ def run(options: Options, *, json: bool) -> None:
     report = _report(prepared, options, summary)
     _print_report(prepared.system, report)
     if options.plot:
-        from trine.cli.plots import plot_run  # noqa: PLC0415  needs matplotlib
+        from trine.cli.plots import plot_run
 
         for file in plot_run(prepared):
             notes.print(f"plot: {file}", highlight=False)
@@ -230,7 +228,7 @@ def warmup(name: str, threads: int | None) -> float:
     optimizer = make_optimizer(system, Options(name), model)
     loader = DataLoader(splits.train, system.batch_size)
     for batch, (x, y, _index) in enumerate(loader.epoch(0)):
-        if batch == 2:  # noqa: PLR2004  the second step runs from warm caches
+        if batch == 2:
             break
         optimizer.zero_grad()
         system.loss(model(trine.as_tensor(x)), trine.as_tensor(y)).backward()

@@ -1,0 +1,31 @@
+"""Training: the Trainer, its checkpoints, metrics, callbacks and progress."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from trine import nn
+from trine.errors import CheckpointError
+from trine.training import checkpoint
+from trine.training.callbacks import Callback, StopAt
+from trine.training.metrics import METRICS, accuracy
+from trine.training.summary import Summary
+from trine.training.trainer import Trainer
+
+__all__ = ["METRICS", "Callback", "StopAt", "Summary", "Trainer", "accuracy", "load_weights"]
+
+
+def load_weights(model: nn.Module, run: str | Path) -> None:
+    """Load a run's best weights, else its last, into a model.
+
+    Raises CheckpointError if the folder has no checkpoint or the weights don't fit.
+    """
+    folder = Path(run)
+    for name in (checkpoint.BEST, checkpoint.LAST, checkpoint.PREVIOUS):
+        if (folder / name).is_file():
+            arrays, _ = checkpoint.load(folder / name)
+            model.load_state_dict(checkpoint.part(arrays, "model."))
+            return
+    raise CheckpointError(
+        f"[run] expected a checkpoint in {folder}, found none. Train first: trine train NAME"
+    )
