@@ -8,29 +8,20 @@ stride (a, b), dilation (e, f), g groups. What deep learning calls convolution i
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 from trine.backends.op import Activation, op
+from trine.backends.reference.windows import Pair, elements, output_sizes
 from trine.dtypes import Array, DType
 
 Outputs = dict[str, tuple[Any, DType]]
-Pair = tuple[int, int]
-
-
-def conv_output_size(size: int, kernel: int, stride: int, padding: int, dilation: int) -> int:
-    """Return how many positions a kernel takes along an axis: floor((H + 2p - e(R-1) - 1)/a) + 1."""
-    return (size + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
 
 
 def _conv2d_outputs(
     x: Array, weight: Array, bias: Array | None, *, stride: Pair, padding: Pair, dilation: Pair,
     groups: int, activation: Activation,
 ) -> Outputs:  # fmt: skip
-    sizes = (
-        conv_output_size(x.shape[2 + i], weight.shape[2 + i], stride[i], padding[i], dilation[i])
-        for i in (0, 1)
-    )
+    sizes = output_sizes(x.shape[2:], weight.shape[2:], stride, padding, dilation)
     return {"out": ((x.shape[0], weight.shape[0], *sizes), x.dtype)}
 
 
@@ -60,18 +51,6 @@ def _conv_transpose2d_outputs(
         for i in (0, 1)
     )  # fmt: skip
     return {"out": ((x.shape[0], weight.shape[1] * groups, *sizes), x.dtype)}
-
-
-def _windows(
-    kernel: Pair, out: Pair, stride: Pair, dilation: Pair
-) -> Iterator[tuple[int, int, slice, slice]]:
-    """Yield r, s and the slices of the padded input that kernel element (r, s) meets."""
-    for r in range(kernel[0]):
-        for s in range(kernel[1]):
-            top, left = r * dilation[0], s * dilation[1]
-            rows = slice(top, top + (out[0] - 1) * stride[0] + 1, stride[0])
-            columns = slice(left, left + (out[1] - 1) * stride[1] + 1, stride[1])
-            yield r, s, rows, columns
 
 
 class ConvOps:
@@ -114,7 +93,7 @@ class ConvOps:
         c, kg = weight.shape[1], k // groups
         z = self.xp.zeros((groups, kg, n, p, q), dtype)
         for g in range(groups):
-            for r, s, rows, columns in _windows(weight.shape[2:], (p, q), stride, dilation):
+            for r, s, rows, columns in elements(weight.shape[2:], (p, q), stride, dilation):
                 shifted = padded[:, g * c : (g + 1) * c, rows, columns]
                 taps = weight[g * kg : (g + 1) * kg, :, r, s]
                 z[g] += self.xp.tensordot(taps, shifted, axes=((1,), (1,)))
@@ -146,7 +125,7 @@ class ConvOps:
         padded = self.xp.zeros((groups, c, n, h + 2 * a, w + 2 * b), grad_out.dtype)
         for g in range(groups):
             error = grad_out[:, g * kg : (g + 1) * kg]
-            for r, s, rows, columns in _windows(weight.shape[2:], (p, q), stride, dilation):
+            for r, s, rows, columns in elements(weight.shape[2:], (p, q), stride, dilation):
                 taps = weight[g * kg : (g + 1) * kg, :, r, s]
                 padded[g][:, :, rows, columns] += self.xp.tensordot(taps, error, axes=((0,), (1,)))
         inner = padded[:, :, :, a : a + h, b : b + w].reshape(groups * c, n, h, w)
@@ -171,7 +150,7 @@ class ConvOps:
         grad_weight = self.xp.zeros((k, c, *kernel_size), x.dtype)
         for g in range(groups):
             error = grad_out[:, g * kg : (g + 1) * kg]
-            for r, s, rows, columns in _windows(kernel_size, (p, q), stride, dilation):
+            for r, s, rows, columns in elements(kernel_size, (p, q), stride, dilation):
                 shifted = padded[:, g * c : (g + 1) * c, rows, columns]
                 grad_weight[g * kg : (g + 1) * kg, :, r, s] = self.xp.tensordot(
                     error, shifted, axes=((0, 2, 3), (0, 2, 3))

@@ -6,47 +6,21 @@ The gradient of an output goes to that one element. Average pooling spreads it e
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from trine.backends.op import op
+from trine.backends.reference.windows import Pair, elements, output_sizes
 from trine.dtypes import Array, DType, int32, uint8
 
 Outputs = dict[str, tuple[Any, DType]]
-Pair = tuple[int, int]
-
-
-def pool_output_size(
-    size: int, kernel: int, stride: int, padding: int, dilation: int, ceil_mode: bool
-) -> int:
-    """Return how many windows fit along an axis.
-
-    With `ceil_mode` a last window may reach past the end, if it starts inside the input or its
-    padding in front.
-    """
-    span = size + 2 * padding - dilation * (kernel - 1) - 1
-    count = (-(-span // stride) if ceil_mode else span // stride) + 1
-    if ceil_mode and (count - 1) * stride >= size + padding:
-        count -= 1
-    return count
-
-
-def _sizes(
-    x_size: Pair, kernel_size: Pair, stride: Pair, padding: Pair, dilation: Pair, ceil_mode: bool
-) -> Pair:
-    h, w = (
-        pool_output_size(x_size[i], kernel_size[i], stride[i], padding[i], dilation[i], ceil_mode)
-        for i in (0, 1)
-    )
-    return h, w
 
 
 def _max_pool2d_outputs(
     x: Array, *, kernel_size: Pair, stride: Pair, padding: Pair, dilation: Pair, ceil_mode: bool
 ) -> Outputs:
-    sizes = _sizes(x.shape[2:], kernel_size, stride, padding, dilation, ceil_mode)
+    sizes = output_sizes(x.shape[2:], kernel_size, stride, padding, dilation, ceil_mode)
     shape = (*x.shape[:2], *sizes)
     index = uint8 if kernel_size[0] * kernel_size[1] <= 256 else int32
     return {"out": (shape, x.dtype), "argmax": (shape, index)}
@@ -63,7 +37,7 @@ def _avg_pool2d_outputs(
     x: Array, *, kernel_size: Pair, stride: Pair, padding: Pair, ceil_mode: bool,
     count_include_pad: bool, divisor_override: int,
 ) -> Outputs:  # fmt: skip
-    sizes = _sizes(x.shape[2:], kernel_size, stride, padding, (1, 1), ceil_mode)
+    sizes = output_sizes(x.shape[2:], kernel_size, stride, padding, (1, 1), ceil_mode)
     return {"out": ((*x.shape[:2], *sizes), x.dtype)}
 
 
@@ -89,18 +63,6 @@ def _bordered_size(size: Pair, out: Pair, kernel: Pair, stride: Pair, pad: Pair,
         for i in (0, 1)
     )
     return h, w
-
-
-def _windows(
-    kernel: Pair, out: Pair, stride: Pair, dilation: Pair
-) -> Iterator[tuple[int, slice, slice]]:
-    """Yield the number r * S + s of a window's element and the slices where it lies."""
-    for r in range(kernel[0]):
-        for s in range(kernel[1]):
-            top, left = r * dilation[0], s * dilation[1]
-            rows = slice(top, top + (out[0] - 1) * stride[0] + 1, stride[0])
-            columns = slice(left, left + (out[1] - 1) * stride[1] + 1, stride[1])
-            yield r * kernel[1] + s, rows, columns
 
 
 def _counts(size: int, kernel: int, stride: int, padding: int, out: int, include: bool) -> Any:
@@ -149,7 +111,8 @@ class PoolOps:
         best = self.xp.full(shape, -np.inf, dtype=x.dtype)
         argmax = self.xp.zeros(shape, index_dtype)
         found = self.xp.zeros((1, 1, *shape[2:]), bool)
-        for number, rows, columns in _windows(kernel_size, shape[2:], stride, dilation):
+        for r, s, rows, columns in elements(kernel_size, shape[2:], stride, dilation):
+            number = r * kernel_size[1] + s
             value, here = plane[:, :, rows, columns], inside[:, :, rows, columns]
             is_nan, was_nan = value != value, best != best  # noqa: PLR0124
             wins = here & ((value > best) | (is_nan & ~was_nan) | ~found)
@@ -175,7 +138,8 @@ class PoolOps:
         size = _bordered_size(input_size, out_size, kernel_size, stride, padding, dilation)
         plane = self.xp.zeros((*grad_out.shape[:2], *size), grad_out.dtype)
         zero = grad_out.dtype.type(0)
-        for number, rows, columns in _windows(kernel_size, out_size, stride, dilation):
+        for r, s, rows, columns in elements(kernel_size, out_size, stride, dilation):
+            number = r * kernel_size[1] + s
             plane[:, :, rows, columns] += self.xp.where(argmax == number, grad_out, zero)
         (a, b), (h, w) = padding, input_size
         return self.xp.ascontiguousarray(plane[:, :, a : a + h, b : b + w])
@@ -215,7 +179,7 @@ class PoolOps:
         size = _bordered_size(x.shape[2:], shape[2:], kernel_size, stride, padding, (1, 1))
         plane = self._bordered(x, size, padding, 0.0)
         total = self.xp.zeros(shape, dtype)
-        for _, rows, columns in _windows(kernel_size, shape[2:], stride, (1, 1)):
+        for _, _, rows, columns in elements(kernel_size, shape[2:], stride, (1, 1)):
             total += plane[:, :, rows, columns]
         return total / self._divisors(
             x.shape[2:], shape[2:], kernel_size, stride, padding, count_include_pad,
@@ -243,7 +207,7 @@ class PoolOps:
             divisor_override, grad_out.dtype,
         )  # fmt: skip
         plane = self.xp.zeros((*grad_out.shape[:2], *size), grad_out.dtype)
-        for _, rows, columns in _windows(kernel_size, out_size, stride, (1, 1)):
+        for _, _, rows, columns in elements(kernel_size, out_size, stride, (1, 1)):
             plane[:, :, rows, columns] += share
         (a, b), (h, w) = padding, input_size
         return self.xp.ascontiguousarray(plane[:, :, a : a + h, b : b + w])

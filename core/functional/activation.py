@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from trine.autograd import apply
 from trine.functional.checks import require_float, require_tensor
-from trine.primitives import PRIMITIVES as P
+from trine.joining import where
 from trine.tensor import Tensor
 
 
@@ -38,20 +37,20 @@ def softplus(input: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tenso
     if beta == 0:
         raise ValueError("[softplus] expected beta different from 0, got 0. Use beta=1.")
     scaled = input * beta
-    return _where(scaled > threshold, input, scaled.softplus() / beta)
+    return where(scaled > threshold, input, scaled.softplus() / beta)
 
 
 def leaky_relu(input: Tensor, negative_slope: float = 0.01) -> Tensor:
     """z for z > 0, negative_slope * z else."""
     require_float("leaky_relu", "input", input)
-    return _where(input > 0, input, input * negative_slope)
+    return where(input > 0, input, input * negative_slope)
 
 
 def elu(input: Tensor, alpha: float = 1.0) -> Tensor:
     """z for z > 0, alpha (e^z - 1) else."""
     require_float("elu", "input", input)
     # The exponential sees no positive z, so that a branch not taken cannot overflow.
-    return _where(input > 0, input, input.clamp(max=0.0).expm1() * alpha)
+    return where(input > 0, input, input.clamp(max=0.0).expm1() * alpha)
 
 
 def silu(input: Tensor) -> Tensor:
@@ -76,9 +75,8 @@ def unit_step(input: Tensor, at_zero: float = 0.5) -> Tensor:
     Source notes 001 put 0.5 at zero, 002 and 004 put 1.
     """
     require_float("unit_step", "input", input)
-    sign = input.sign()
-    above = _where(sign > 0, sign * 0 + 1, sign * 0)
-    return _where(sign == 0, sign * 0 + at_zero, above)
+    sign = input.sign()  # carries the zero gradient, and NaN
+    return where(sign > 0, 1.0, where(sign < 0, 0.0, sign + at_zero))
 
 
 def sign(input: Tensor) -> Tensor:
@@ -91,7 +89,3 @@ def piecewise_linear(input: Tensor) -> Tensor:
     """1 if z >= 1/2; z + 1/2 between; 0 if z <= -1/2 (source notes 001)."""
     require_float("piecewise_linear", "input", input)
     return input.clamp(-0.5, 0.5) + 0.5
-
-
-def _where(condition: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    return apply(P["where"], condition, x, y)  # type: ignore[no-any-return]

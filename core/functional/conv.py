@@ -7,10 +7,10 @@ from typing import Any, Literal
 
 from trine.autograd import apply, define
 from trine.backends import Backend
-from trine.backends.reference.conv import conv_output_size
+from trine.backends.reference.windows import elements, output_sizes
 from trine.dtypes import Array
 from trine.functional.checks import require_float, require_like
-from trine.functional.linear import activate, check_activation
+from trine.functional.linear import activate, check_activation, unit_error
 from trine.functional.padding import Pair, pad, pair, resolve_padding
 from trine.joining import cat
 from trine.tensor import Tensor
@@ -27,9 +27,7 @@ def _conv2d_backward(
     be: Backend, saved: Any, grads: Any, needs: Any, *, activation: Any, **geometry: Any
 ) -> Any:
     x, weight, out = saved
-    delta, grad_bias = grads[0], None
-    if activation != "none" or needs[2]:
-        delta, grad_bias = be.bias_act_backward(delta, out, activation=activation)
+    delta, grad_bias = unit_error(be, grads[0], out, needs[2], activation)
     grad_x = grad_weight = None
     if needs[0]:
         grad_x = be.conv2d_input_grad(delta, weight, input_size=x.shape[2:], **geometry)
@@ -44,22 +42,17 @@ def _conv2d_composed(
 ) -> Tensor:  # fmt: skip
     x = pad(x, (padding[1], padding[1], padding[0], padding[0]))
     n, _, h, w = x.shape
-    k, c, r, s = weight.shape
-    p = conv_output_size(h, r, stride[0], 0, dilation[0])
-    q = conv_output_size(w, s, stride[1], 0, dilation[1])
+    k, c, *kernel = weight.shape
+    size = (kernel[0], kernel[1])
+    p, q = output_sizes((h, w), size, stride, (0, 0), dilation)
+    kg = k // groups
     parts = []
     for g in range(groups):
+        taps = weight[g * kg : (g + 1) * kg]
         total: Any = 0
-        for i in range(r):
-            for j in range(s):
-                rows = slice(i * dilation[0], i * dilation[0] + (p - 1) * stride[0] + 1, stride[0])
-                columns = slice(
-                    j * dilation[1], j * dilation[1] + (q - 1) * stride[1] + 1, stride[1]
-                )
-                shifted = x[:, g * c : (g + 1) * c, rows, columns].reshape(n, c, p * q)
-                total = (
-                    total + weight[g * (k // groups) : (g + 1) * (k // groups), :, i, j] @ shifted
-                )
+        for r, s, rows, columns in elements(size, (p, q), stride, dilation):
+            shifted = x[:, g * c : (g + 1) * c, rows, columns].reshape(n, c, p * q)
+            total = total + taps[:, :, r, s] @ shifted
         parts.append(total)
     out = cat(parts, 1).reshape(n, k, p, q)
     return activate(out if bias is None else out + bias.reshape(1, k, 1, 1), activation)
@@ -244,5 +237,5 @@ def conv_transpose2d(
 
 
 def _check_groups(op: str, groups: int) -> None:
-    if not isinstance(groups, int) or groups < 1:
+    if isinstance(groups, bool) or not isinstance(groups, int) or groups < 1:
         raise ValueError(f"[{op}] expected groups as an int >= 1, got {groups!r}. Use groups=1.")

@@ -27,6 +27,17 @@ def activate(x: Tensor, activation: str) -> Tensor:
     return x if activation == "none" else getattr(x, activation)()
 
 
+def unit_error(
+    be: Backend, grad_out: Array, out: Array, needs_bias: bool, activation: Any
+) -> tuple[Array, Array | None]:
+    """Return delta = grad_out (.) act'(z), from act(z), and its sum for the bias if needed."""
+    if activation != "none":
+        error: tuple[Array, Array] = be.bias_act_backward(grad_out, out, activation=activation)
+        return error
+    axes = (0, *range(2, len(grad_out.shape)))
+    return grad_out, be.sum(grad_out, axis=axes) if needs_bias else None
+
+
 def _linear(
     be: Backend, x: Array, weight: Array, bias: Array | None, *, activation: Activation
 ) -> Any:
@@ -38,12 +49,13 @@ def _linear_backward(
     be: Backend, saved: Any, grads: Any, needs: Any, *, activation: Activation
 ) -> Any:
     x, weight, out = saved
-    if needs[0] or activation != "none":
+    if needs[0] and needs[1]:
         return be.linear_backward(grads[0], x, weight, out, activation=activation)
-    # The first layer's input needs no gradient: one product less.
-    grad_weight = be.matmul(grads[0], x, trans_a=True, trans_b=False) if needs[1] else None
-    grad_bias = be.sum(grads[0], axis=(0,)) if needs[2] else None
-    return None, grad_weight, grad_bias
+    # The first layer's input, or a frozen weight, needs no gradient: one product less.
+    delta, grad_bias = unit_error(be, grads[0], out, needs[2], activation)
+    grad_x = be.matmul(delta, weight, trans_a=False, trans_b=False) if needs[0] else None
+    grad_weight = be.matmul(delta, x, trans_a=True, trans_b=False) if needs[1] else None
+    return grad_x, grad_weight, grad_bias
 
 
 def _linear_composed(x: Tensor, weight: Tensor, bias: Tensor | None, *, activation: str) -> Tensor:

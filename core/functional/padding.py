@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from operator import index
+from typing import Any, Literal
 
 from trine.autograd import apply
 from trine.functional.checks import require_tensor
@@ -18,18 +19,19 @@ PadMode = Literal["constant", "reflect"]
 
 
 def pad(
-    input: Tensor, pad: Sequence[int], mode: PadMode = "constant", value: float = 0.0
+    input: Tensor, pad: Sequence[int], mode: PadMode = "constant", value: float | None = None
 ) -> Tensor:
     """Add elements around a tensor; the last axis comes first in `pad`, as (before, after) pairs.
 
-    mode "constant" adds `value`, "reflect" mirrors the inside without its edge. Raises ValueError
-    for an odd or too long list, negative numbers, or a reflection wider than the inside.
+    mode "constant" adds `value` (None is 0), "reflect" mirrors the inside without its edge. Raises
+    ValueError for anything but pairs of numbers >= 0, too many, or a reflection wider than the
+    inside.
     """
     require_tensor("pad", "input", input)
-    sides = [int(p) for p in pad]
-    if len(sides) % 2 or len(sides) > 2 * input.ndim or any(p < 0 for p in sides):
+    sides = whole_numbers(pad)
+    if not sides or len(sides) % 2 or len(sides) > 2 * input.ndim or any(p < 0 for p in sides):
         raise ValueError(
-            f"[pad] expected pairs of numbers >= 0 for at most {input.ndim} axes, got {tuple(pad)}. "
+            f"[pad] expected pairs of numbers >= 0 for at most {input.ndim} axes, got {pad!r}. "
             "Give (left, right, top, bottom)."
         )
     if mode not in ("constant", "reflect"):
@@ -44,12 +46,12 @@ def pad(
             if max(before, after) >= max(size, 1):
                 raise ValueError(
                     f"[pad] expected reflections narrower than the axes of {input.shape}, got "
-                    f"{tuple(pad)}. Pad less."
+                    f"{pad!r}. Pad less."
                 )
     if not any(before or after for before, after in widths):
         return input
     return apply(  # type: ignore[no-any-return]
-        P["pad"], input, widths=tuple(widths), mode=mode, value=float(value)
+        P["pad"], input, widths=tuple(widths), mode=mode, value=float(value or 0)
     )
 
 
@@ -64,15 +66,19 @@ def same_padding(size: int, kernel: int, stride: int, dilation: int = 1) -> Pair
     return total // 2, total - total // 2
 
 
+def whole_numbers(items: Any) -> tuple[int, ...]:
+    """Return a sequence of ints of any kind as a tuple; an empty one if it is anything else."""
+    try:
+        numbers = tuple(items)
+        return () if any(isinstance(n, bool) for n in numbers) else tuple(map(index, numbers))
+    except TypeError:
+        return ()
+
+
 def pair(op: str, name: str, value: int | Sequence[int], least: int) -> Pair:
     """Return a number or two as a pair (height, width); raises unless all are >= `least`."""
-    items: Sequence[int] = (value, value) if isinstance(value, int) else value
-    try:
-        numbers = tuple(int(v) for v in items)
-    except (TypeError, ValueError):
-        numbers = ()
-    whole = len(numbers) == 2 and all(n == v for n, v in zip(numbers, items, strict=True))
-    if not whole or min(numbers) < least or isinstance(value, bool):
+    numbers = whole_numbers(value) or whole_numbers((value, value))
+    if len(numbers) != 2 or min(numbers) < least:
         raise ValueError(
             f"[{op}] expected {name} as an int >= {least} or two of them, got {value!r}. Correct {name}."
         )

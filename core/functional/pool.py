@@ -8,10 +8,12 @@ from typing import Any
 
 from trine.autograd import apply, define
 from trine.backends import Backend
-from trine.backends.reference.pool import bins, pool_output_size
+from trine.backends.reference.pool import bins
+from trine.backends.reference.windows import elements, output_sizes
+from trine.creation import ones, ones_like
 from trine.dtypes import Array
 from trine.functional.conv import require_images
-from trine.functional.padding import Pair, pad, pair, resolve_padding
+from trine.functional.padding import Pair, pad, pair, resolve_padding, whole_numbers
 from trine.joining import stack
 from trine.tensor import Tensor
 
@@ -33,18 +35,13 @@ def _taps(
     value: float,
 ) -> Tensor:  # fmt: skip
     """Return all elements of the windows, (R * S, N, C, P, Q)."""
-    (h, w), out = x.shape[2:], []
-    p = pool_output_size(h, kernel[0], stride[0], padding[0], dilation[0], ceil_mode)
-    q = pool_output_size(w, kernel[1], stride[1], padding[1], dilation[1], ceil_mode)
+    h, w = x.shape[2:]
+    p, q = output_sizes((h, w), kernel, stride, padding, dilation, ceil_mode)
     below = max(0, (p - 1) * stride[0] + dilation[0] * (kernel[0] - 1) + 1 - h - padding[0])
     right = max(0, (q - 1) * stride[1] + dilation[1] * (kernel[1] - 1) + 1 - w - padding[1])
     x = pad(x, (padding[1], right, padding[0], below), value=value)
-    for r in range(kernel[0]):
-        for s in range(kernel[1]):
-            top, left = r * dilation[0], s * dilation[1]
-            rows = slice(top, top + (p - 1) * stride[0] + 1, stride[0])
-            out.append(x[:, :, rows, left : left + (q - 1) * stride[1] + 1 : stride[1]])
-    return stack(out)
+    windows = elements(kernel, (p, q), stride, dilation)
+    return stack([x[:, :, rows, columns] for _, _, rows, columns in windows])
 
 
 def _max_pool2d_composed(
@@ -73,13 +70,13 @@ def _avg_pool2d_composed(
     taps = _taps(x, kernel_size, stride, padding, (1, 1), ceil_mode, 0.0).sum(0)
     if divisor_override:
         return taps / divisor_override
-    ones = x.detach() * 0 + 1
+    inside = ones_like(x)
     if count_include_pad:
-        ones = pad(ones, (padding[1], padding[1], padding[0], padding[0]), value=1.0)
-        counts = _taps(ones, kernel_size, stride, (0, 0), (1, 1), ceil_mode, 0.0).sum(0)
+        inside = pad(inside, (padding[1], padding[1], padding[0], padding[0]), value=1.0)
+        counts = _taps(inside, kernel_size, stride, (0, 0), (1, 1), ceil_mode, 0.0).sum(0)
         counts = counts[:, :, : taps.shape[2], : taps.shape[3]]
     else:
-        counts = _taps(ones, kernel_size, stride, padding, (1, 1), ceil_mode, 0.0).sum(0)
+        counts = _taps(inside, kernel_size, stride, padding, (1, 1), ceil_mode, 0.0).sum(0)
     return taps / counts
 
 
@@ -114,7 +111,6 @@ def _geometry(
     stride: int | Sequence[int] | None,
     padding: int | str | Sequence[int],
     dilation: int | Sequence[int],
-    ceil_mode: bool,
 ) -> tuple[Pair, Pair, tuple[Pair, Pair], Pair]:
     require_images(op, input)
     kernel = pair(op, "kernel_size", kernel_size, 1)
@@ -151,7 +147,7 @@ def max_pool2d(
     may be "valid" or "same". Raises ValueError for a window that does not fit.
     """
     kernel, strides, (rows, columns), dilations = _geometry(
-        "max_pool2d", input, kernel_size, stride, padding, dilation, ceil_mode
+        "max_pool2d", input, kernel_size, stride, padding, dilation
     )
     paddings = (rows[0], columns[0])
     if rows[0] != rows[1] or columns[0] != columns[1]:
@@ -166,7 +162,7 @@ def avg_pool2d(
     input: Tensor,
     kernel_size: int | Sequence[int],
     stride: int | Sequence[int] | None = None,
-    padding: int | Sequence[int] = 0,
+    padding: int | str | Sequence[int] = 0,
     ceil_mode: bool = False,
     count_include_pad: bool = True,
     divisor_override: int | None = None,
@@ -174,31 +170,50 @@ def avg_pool2d(
     """The mean of each window; its error is spread evenly over the window.
 
     input: (N, C, H, W). The divisor is `divisor_override`, else the window's size with its zero
-    padding (`count_include_pad`) or without. Raises ValueError for a window that does not fit.
+    padding (`count_include_pad`) or without. padding may be "valid" or "same". Raises ValueError
+    for a window that does not fit. (Source notes 003.)
     """
-    if isinstance(padding, str):
-        raise ValueError(
-            f"[avg_pool2d] expected padding as numbers, got {padding!r}. Use F.pad for other rules."
-        )
     kernel, strides, (rows, columns), _ = _geometry(
-        "avg_pool2d", input, kernel_size, stride, padding, 1, ceil_mode
+        "avg_pool2d", input, kernel_size, stride, padding, 1
     )
-    if divisor_override is not None and divisor_override == 0:
-        raise ValueError("[avg_pool2d] expected divisor_override different from 0, got 0.")
-    return apply(  # type: ignore[no-any-return]
-        AVG_POOL2D, input, kernel_size=kernel, stride=strides, padding=(rows[0], columns[0]),
-        ceil_mode=bool(ceil_mode), count_include_pad=bool(count_include_pad),
-        divisor_override=divisor_override or 0,
-    )  # fmt: skip
+    divisor = 0
+    if divisor_override is not None:
+        divisor = (whole_numbers((divisor_override,)) or (0,))[0]
+        if divisor == 0:
+            raise ValueError(
+                "[avg_pool2d] expected divisor_override as an int different from 0, got "
+                f"{divisor_override!r}. Leave it out for the window's size."
+            )
+
+    def pooled(x: Tensor, padding: Pair) -> Tensor:
+        return apply(  # type: ignore[no-any-return]
+            AVG_POOL2D, x, kernel_size=kernel, stride=strides, padding=padding,
+            ceil_mode=bool(ceil_mode), count_include_pad=bool(count_include_pad),
+            divisor_override=divisor,
+        )  # fmt: skip
+
+    if rows[0] == rows[1] and columns[0] == columns[1]:
+        return pooled(input, (rows[0], columns[0]))
+    sides = (*columns, *rows)
+    out = pooled(pad(input, sides), (0, 0))
+    if count_include_pad or divisor:
+        return out
+    # The padding was averaged too: divide by the part of each window that lies inside.
+    inside = ones((1, 1, *input.shape[2:]), dtype=input.dtype, backend=input.backend)
+    return out / pooled(pad(inside, sides), (0, 0))
 
 
-def adaptive_avg_pool2d(input: Tensor, output_size: int | Sequence[int]) -> Tensor:
+def adaptive_avg_pool2d(input: Tensor, output_size: int | Sequence[int | None] | None) -> Tensor:
     """Means over output_size bins along each axis: floor(pH/P) <= h < ceil((p+1)H/P).
 
-    input: (N, C, H, W); result: (N, C, *output_size).
+    input: (N, C, H, W); result: (N, C, *output_size); None keeps the size of an axis. Raises
+    ValueError for images without elements.
     """
     require_images("adaptive_avg_pool2d", input)
-    sizes = pair("adaptive_avg_pool2d", "output_size", output_size, 1)
+    wanted: Any = (None, None) if output_size is None else output_size
+    if isinstance(wanted, Sequence) and len(wanted) == 2:
+        wanted = [have if n is None else n for n, have in zip(wanted, input.shape[2:], strict=True)]
+    sizes = pair("adaptive_avg_pool2d", "output_size", wanted, 1)
     if 0 in input.shape[2:]:
         raise ValueError(
             f"[adaptive_avg_pool2d] expected images with elements, got {input.shape}. Check the input."
