@@ -40,10 +40,26 @@ def choose_layer() -> str:
     if wanted == "workqueue":
         jit.threads.lock = threading.RLock()
     jit.threads.dies_by_fork = wanted == "omp"
+    _find_blas()
     _layer = wanted
     if jit.threads.count > available_cpus():
         set_threads(available_cpus())
     return _layer
+
+
+def _find_blas() -> None:
+    """Look up NumPy's BLAS once, so that kernels can set its threads in a microsecond."""
+    found = threadpoolctl.ThreadpoolController().select(user_api="blas").lib_controllers
+    # Newer versions let only the first Python thread that asks change OpenBLAS; kernels may run on
+    # any, and take turns by a lock of their own.
+    setters = [getattr(b, "_real_set_num_threads", b.set_num_threads) for b in found]
+
+    def set_blas(count: int) -> None:
+        for setter in setters:
+            setter(count)
+
+    jit.threads.set_blas = set_blas
+    jit.threads.blas_count = max((library.num_threads for library in found), default=1)
 
 
 def layer() -> str:
@@ -80,5 +96,6 @@ def set_threads(count: int) -> None:
             f"[threads] expected 1 to {most} threads on this machine, got {count}. Choose a number "
             "in that range; NUMBA_NUM_THREADS raises it."
         )
-    jit.threads.count = count
-    threadpoolctl.threadpool_limits(limits=count, user_api="blas")
+    choose_layer()
+    jit.threads.count = jit.threads.blas_count = count
+    jit.threads.set_blas(count)

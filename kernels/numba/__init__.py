@@ -5,6 +5,7 @@ from trine.kernels.numba import (  # noqa: F401  each registers its kernels
     conv,
     conv_grad,
     embedding,
+    matmul,
     optimiser,
     pool,
     random,

@@ -72,16 +72,21 @@ def user_cache_root() -> Path:
     return Path(base).expanduser() / "trine"
 
 
-@lru_cache(maxsize=1)
-def source_hash() -> str:
-    """Return the hash of everything that compiled code depends on: sources, Numba, CPU."""
+def hash_of(folder: Path) -> str:
+    """Return the hash of all that compiled code depends on: a folder's sources, Numba, the CPU."""
     digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
+    for path in sorted(folder.glob("*.py")):
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     features = llvm.get_host_cpu_features().flatten()
     parts = (numba.__version__, llvm.get_host_cpu_name(), features, sys.version)
     digest.update("\0".join(parts).encode())
     return digest.hexdigest()[:16]
+
+
+@lru_cache(maxsize=1)
+def source_hash() -> str:
+    """Return the hash that names the cache folder of this version's kernels."""
+    return hash_of(Path(__file__).parent)
 
 
 def _is_writable(folder: Path) -> bool:
@@ -164,7 +169,11 @@ class _Threads:
         self.dies_by_fork = False
         self.started = False
         self.forked = False
+        self.generation = 0
+        """Counts forks, so that a child knows that its parent's pools are not its own."""
         self.local = threading.local()
+        self.set_blas: Callable[[int], None] = lambda count: None
+        self.blas_count = 1
 
 
 threads = _Threads()
@@ -172,6 +181,7 @@ threads = _Threads()
 
 def _after_fork_in_child() -> None:
     threads.forked = threads.started and threads.dies_by_fork
+    threads.generation += 1
 
 
 if hasattr(os, "register_at_fork"):

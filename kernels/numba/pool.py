@@ -71,6 +71,25 @@ def _max_row(row: Array, stride: int, number: Any, best: Array, argmax: Array) -
 
 
 @helper
+def _max_quads(x: Array, out: Array, argmax: Array) -> None:
+    """Max pooling by 2 x 2 without overlap or border, the common case, in one loop a row."""
+    for i in range(out.shape[0]):
+        top, bottom, best, where = x[2 * i], x[2 * i + 1], out[i], argmax[i]
+        for j in range(best.size):
+            value, number = top[2 * j], 0
+            other = top[2 * j + 1]
+            wins = (other > value) | ((other != other) & (value == value))  # noqa: PLR0124  NaN
+            value, number = other if wins else value, 1 if wins else number
+            other = bottom[2 * j]
+            wins = (other > value) | ((other != other) & (value == value))  # noqa: PLR0124
+            value, number = other if wins else value, 2 if wins else number
+            other = bottom[2 * j + 1]
+            wins = (other > value) | ((other != other) & (value == value))  # noqa: PLR0124
+            best[j] = other if wins else value
+            where[j] = 3 if wins else number
+
+
+@helper
 def _max_plane(
     x: Array,
     kernel_size: Pair,
@@ -114,10 +133,16 @@ def _max_pool(
     out: Array,
     argmax: Array,
 ) -> None:
+    is_quads = kernel_size == (2, 2) and stride == (2, 2) and padding == (0, 0)
+    is_quads = is_quads and dilation == (1, 1)
+    is_quads = is_quads and 2 * out.shape[1] <= x.shape[1] and 2 * out.shape[2] <= x.shape[2]
     for p in prange(x.shape[0]):
-        _max_plane(
-            x[p], kernel_size, stride, padding, dilation, first_r, first_s, out[p], argmax[p]
-        )
+        if is_quads:
+            _max_quads(x[p], out[p], argmax[p])
+        else:
+            _max_plane(
+                x[p], kernel_size, stride, padding, dilation, first_r, first_s, out[p], argmax[p]
+            )
 
 
 @kernel("max_pool2d", backend="numba", name="rows")

@@ -103,7 +103,7 @@ def pools(reference: Any) -> Iterator[Call]:
     """Yield max and average pooling; the gradient of max pooling needs a reference's argmax."""
     for i, (n, c, h, w, kernel, stride, padding, dilation, ceil) in enumerate(POOLS):
         x = np.round(_normal(i, n, c, h, w))  # many ties
-        if i == 1:
+        if i < 2:
             x[0, 0, 0, :5], x[1, 1, 4, 4], x[1, 2] = np.nan, np.inf, -np.inf
         place = {"kernel_size": kernel, "stride": stride, "padding": padding}
         yield Call("max_pool2d", [x], {**place, "dilation": dilation, "ceil_mode": ceil})
@@ -234,7 +234,26 @@ def steps() -> Iterator[Call]:
         yield Call("sum_squares", [_normal(5, size)])
 
 
-CALLS = [*convolutions(), *pools(get_backend("numpy")), *rowwise(), *draws(), *steps()]
+def products() -> Iterator[Call]:
+    """Yield matrix products, some large enough to be cut into parts."""
+    shapes: list[tuple[tuple[int, ...], tuple[int, ...]]] = [
+        ((3, 4), (4, 5)),
+        ((0, 4), (4, 2)),
+        ((2, 0), (0, 3)),
+        ((701, 150), (150, 301)),
+        ((301, 150), (150, 701)),
+        ((5, 1, 300, 70), (3, 70, 200)),
+    ]
+    for i, (a, b) in enumerate(shapes):
+        for trans_a, trans_b in ((False, False), (True, False), (False, True)):
+            x, y = _normal(i, *a), _normal(i + 1, *b)
+            x = np.ascontiguousarray(x.swapaxes(-1, -2)) if trans_a else x
+            y = np.ascontiguousarray(y.swapaxes(-1, -2)) if trans_b else y
+            how = {"trans_a": trans_a, "trans_b": trans_b}
+            yield Call("matmul", [x, y], how, f"{i}{trans_a}{trans_b}")
+
+
+CALLS = [*products(), *convolutions(), *pools(get_backend("numpy")), *rowwise(), *draws(), *steps()]
 TOLERANCE = {"float32": 4e-6, "float64": 1e-13}
 """Of the largest element: sums of up to 10^3 products, each rounded to 6e-8 or 1e-16."""
 
