@@ -43,7 +43,7 @@ def report() -> dict[str, Any]:
         from trine.backends import threads
         from trine.kernels import numba as numba_kernels
 
-        result["threads"] = threads.describe()
+        result["threads"] = {"layer": threads.layer(), "count": threads.get_threads()}
         result["kernel_cache"] = str(numba_kernels.cache_dir())
     return result
 
@@ -86,5 +86,6 @@ def run(*, ops: bool, json: bool) -> None:
         names = " ".join(result["cupy_packages"])
         console.print(f"Several CuPy packages clash: pip uninstall -y {names}, then install one.")
     if "threads" in result:
-        console.print(f"Numba: {result['threads']}", highlight=False)
+        used = result["threads"]
+        console.print(f"Numba: {used['count']} thread(s), layer {used['layer']}", highlight=False)
         console.print(f"compiled kernels: {result['kernel_cache']}", highlight=False)

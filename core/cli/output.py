@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-console = Console()
+# Lines of a log or a pipe are not wrapped at 80 characters.
+console = Console(width=None if sys.stdout.isatty() else 200)
 """Results go to stdout."""
 
-notes = Console(stderr=True)
+notes = Console(stderr=True, width=None if sys.stderr.isatty() else 200)
 """What accompanies them (choices made, progress, warnings) goes to stderr."""
 
 
@@ -23,9 +26,12 @@ def table(title: str | None, columns: Sequence[str], rows: Iterable[Sequence[obj
     result = Table(title=title, title_justify="left", header_style="bold")
     for i, name in enumerate(columns):
         numeric = bool(body) and all(_is_number(row[i]) for row in body)
-        result.add_column(name, justify="right" if numeric else "left", overflow="fold")
+        last = i == len(columns) - 1
+        result.add_column(
+            name, justify="right" if numeric else "left", overflow="fold", no_wrap=not last
+        )
     for row in body:
-        result.add_row(*row)
+        result.add_row(*map(Text, row))  # as Text: brackets in cells are no markup
     console.print(result)
 
 
