@@ -65,7 +65,7 @@ def _moved(array: Array, old: Backend, new: Backend, dtype: DType) -> Array:
     if new is old:
         return new.astype(array, dtype=dtype)
     moved = new.asarray(old.to_numpy(array), dtype)
-    return new.copy(moved) if moved is array else moved
+    return new.copy(moved) if new.device == old.device else moved  # asarray may share memory
 
 
 def host_array(value: Any) -> npt.NDArray[Any]:
