@@ -1,0 +1,267 @@
+"""The command line: every command that --help shows runs and reports as DESIGN promises."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+import trine
+from trine.cli.app import app
+
+RUNNER = CliRunner()
+COMMANDS = [
+    "train", "predict", "models", "data", "explain", "compare", "gradcheck", "graph", "check",
+    "bench", "doctor", "warmup", "cache", "version",
+]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _keep_defaults():
+    """Commands set the default backend of the process; put it back."""
+    from trine import backends
+    from trine.kernels import registry
+
+    default = backends._process_default
+    yield
+    backends._process_default = default
+    registry._preferred.clear()
+    registry._touch()
+
+
+def invoke(*arguments, code=0):
+    result = RUNNER.invoke(app, [str(a) for a in arguments])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == code, result.output
+    return result
+
+
+def last_json(result):
+    return json.loads(result.stdout.strip().splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A short run of the smallest trainable network on digits."""
+    out = tmp_path_factory.mktemp("run") / "mlp"
+    result = invoke(
+        "train",
+        "mlp",
+        "--backend",
+        "numpy",
+        "--epochs",
+        1,
+        "--out",
+        out,
+        "--progress",
+        "none",
+        "--json",
+    )
+    return out, last_json(result)
+
+
+def test_help_shows_exactly_what_works():
+    text = invoke("--help").stdout
+    for command in COMMANDS:
+        assert f" {command} " in text, command
+        assert "--help" in invoke(command, "--help").stdout
+    for absent in ("profile", "--precision", "--capture"):
+        assert absent not in text + invoke("train", "--help").stdout
+
+
+def test_train_reports_and_leaves_a_run(run):
+    out, report = run
+    expected = {
+        "model", "data", "backend", "device", "dtype", "seed", "epochs", "steps", "train_loss",
+        "test_loss", "test_accuracy", "seconds", "samples_per_second", "compile_seconds", "out",
+    }  # fmt: skip
+    assert expected <= set(report)
+    assert (report["model"], report["data"], report["backend"]) == ("mlp", "digits", "numpy")
+    assert report["steps"] == 45
+    assert report["test_accuracy"] > 0.5
+    assert {"config.json", "metrics.jsonl", "timing.jsonl", "last.safetensors"} <= {
+        p.name for p in out.iterdir()
+    }
+    metrics = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert len(metrics) == 1
+    assert not any("second" in key for key in metrics[0])
+
+
+def test_train_takes_its_options(tmp_path):
+    result = invoke(
+        "train", "mlp", "--backend", "numpy", "--epochs", 1, "--batch-size", 128, "--lr", 0.05,
+        "--optimizer", "sgd", "--seed", 3, "--dtype", "float64", "--out", tmp_path / "r",
+        "--progress", "none", "--json",
+    )  # fmt: skip
+    report = last_json(result)
+    assert (report["dtype"], report["seed"], report["steps"]) == ("float64", 3, 12)
+    config = json.loads((tmp_path / "r" / "config.json").read_text())
+    assert (config["optimizer"], config["lr"], config["batch_size"]) == ("sgd", 0.05, 128)
+
+
+def test_resume_continues(run, tmp_path):
+    out = tmp_path / "r"
+    arguments = ("train", "mlp", "--backend", "numpy", "--out", out, "--progress", "none", "--json")
+    invoke(*arguments, "--epochs", 1)
+    report = last_json(invoke(*arguments, "--epochs", 2, "--resume", "auto"))
+    assert (report["epochs"], report["steps"]) == (2, 90)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("train", "lenet"), "Did you mean 'lenet5'"),
+        (("train", "single-neuron", "--data", "nothing-like-it"), "expected a known data set"),
+        (("train", "mlp", "--kernel", "conv2d"), "expected OP=NAME"),
+        (("train", "mlp", "--kernel", "conv=x"), "expected a known op"),
+        (("train", "mlp", "--optimizer", "adan"), "Did you mean 'adam'"),
+        (("train", "mlp", "--kernel-file", "/nowhere.py"), "found no file"),
+        (("predict", "/nowhere", "digits:0"), "expected the folder of a training run"),
+        (("explain", "mlp"), "expected a worked example"),
+        (("compare", "mlp", "--backends", "numpy"), "expected two backends"),
+        (("check", "conv3d"), "expected a known op"),
+        (("check", "--backend", "cuda"), "expected a known backend"),
+    ],
+)
+def test_wrong_use_is_one_line(arguments, message):
+    done = subprocess.run(
+        [sys.executable, "-c", "from trine.cli import main; main()", *arguments],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode != 0
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_explicit_backend_never_falls_back(tmp_path):
+    if trine.available()["cupy"].ok:
+        pytest.skip("this machine has a GPU")
+    done = subprocess.run(
+        [sys.executable, "-c", "from trine.cli import main; main()", "train", "mlp", "--backend", "cupy",
+         "--out", str(tmp_path)],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode != 0
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+    assert len(errors) == 1
+    assert "cupy backend" in errors[0]
+    assert "To mend it" in errors[0]
+
+
+def test_auto_says_what_it_took(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", "from trine.cli import main; main()", "train", "single-neuron", "--epochs", "1",
+         "--out", str(tmp_path), "--progress", "none"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if "expected a system that trains" in done.stderr:
+        pytest.skip("single-neuron is only explained")
+    assert done.returncode == 0, done.stderr
+    assert "backend: " in done.stderr
+
+
+def test_predict(run, tmp_path):
+    out, _ = run
+    rows = last_json(invoke("predict", out, "digits:0", "digits:7", "--backend", "numpy", "--json"))
+    assert [r["input"] for r in rows] == ["digits:0", "digits:7"]
+    assert all(0 <= r["class"] <= 9 and 0 < r["probability"] <= 1 for r in rows)
+    splits = trine.data.load("digits")
+    np.save(tmp_path / "two.npy", splits.test.x[:2])
+    more = last_json(invoke("predict", out, tmp_path / "two.npy", "--backend", "numpy", "--json"))
+    assert [r["class"] for r in more][0] == rows[0]["class"]
+    assert len(more) == 2
+
+
+def test_models_lists_all():
+    rows = last_json(invoke("models", "--json"))
+    assert {"name", "family", "parameters", "data"} <= set(rows[0])
+    by_name = {row["name"]: row for row in rows}
+    assert by_name["lenet5"]["parameters"] == 61706
+    assert {"hand", "xor", "lstm", "two-digit", "little-demon", "cnn-003", "mlp"} <= set(by_name)
+    assert "lenet5" in invoke("models").stdout
+
+
+def test_data_lists_sets():
+    rows = last_json(invoke("data", "--json"))
+    assert {r["name"] for r in rows} >= {"digits", "mnist", "fashion-mnist"}
+
+
+def test_explain_prints_and_writes(tmp_path):
+    page = tmp_path / "hand.html"
+    result = invoke("explain", "hand", "--step", 1, "--backend", "numpy", "--html", page)
+    assert "0.298371109" in result.stdout
+    assert page.read_text().startswith("<!doctype html>")
+    assert last_json(invoke("explain", "hand", "--backend", "numpy", "--json"))["ok"]
+    assert "hand" in invoke("explain", "--list").stdout
+
+
+def test_explain_a_run(run):
+    out, _ = run
+    result = invoke("explain", out, "--sample", 2, "--backend", "numpy")
+    assert "mlp" in result.stdout
+
+
+def test_compare_agrees():
+    result = last_json(invoke("compare", "mlp", "--json"))
+    assert result["agree"]
+
+
+def test_gradcheck():
+    result = last_json(invoke("gradcheck", "little-demon", "--json"))
+    assert result["ok"], result
+
+
+def test_graph_shows_the_recorded_ops():
+    nodes = last_json(invoke("graph", "mlp", "--json"))
+    ops = [n["op"] for n in nodes]
+    assert "linear" in ops
+    assert ops[-1] == "cross_entropy"
+    assert invoke("graph", "mlp", "--dot").stdout.startswith("digraph {")
+
+
+def test_check_and_bench_one_op(tmp_path):
+    counts = last_json(invoke("check", "relu", "--json"))
+    assert counts["passed"] > 0
+    assert counts["failed"] == 0
+    file = tmp_path / "bench.json"
+    invoke("bench", "relu", "--backend", "numpy", "--seconds", 0.02, "--json", file)
+    assert json.loads(file.read_text())["results"]
+
+
+def test_doctor_and_matrix():
+    report = last_json(invoke("doctor", "--json"))
+    assert report["backends"]["numpy"]["usable"]
+    assert "conv2d" in invoke("doctor", "--ops").stdout
+
+
+def test_warmup_and_cache_clear(tmp_path):
+    environment = {**os.environ, "TRINE_CACHE_DIR": str(tmp_path)}
+    code = (
+        "from trine.cli.app import app\n"
+        "app(['warmup', 'hand'], standalone_mode=False)\n"
+        "app(['cache', 'clear'], standalone_mode=False)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "ready" in done.stdout
+    assert not [p for p in Path(tmp_path).rglob("*.nbi")]
+
+
+def test_version():
+    assert invoke("version").stdout.strip() == trine.__version__
+
+
+def test_completion_completes_systems():
+    from trine.cli.app import complete_op, complete_system
+
+    assert complete_system("len") == ["lenet5"]
+    assert "conv2d" in complete_op("conv")
