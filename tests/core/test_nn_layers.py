@@ -83,6 +83,9 @@ def test_summary_of_integers_and_tied_weights() -> None:
     text = nn.summary(model, (2, 3), dtype="int64")
     assert "20 parameters, 0 trainable" in text
     assert "(2, 3, 5)" in text
+    embedding, linear = text.splitlines()[3:5]
+    assert embedding.endswith("20")
+    assert linear.endswith("5)")  # its weight was counted above
 
 
 def test_linear_multiplies_by_the_transposed_weight(backend_name: str) -> None:

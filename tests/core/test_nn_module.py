@@ -222,6 +222,18 @@ def test_to_moves_values_gradients_and_buffers() -> None:
         model.to(dtype="int64")
 
 
+def test_to_leaves_nothing_behind() -> None:
+    model = nn.Linear(3, 2, backend="numpy")
+    before = model.weight.detach()
+    loss = model(trine.ones(1, 3, backend="numpy", requires_grad=True)).sum()
+    model.to("numba")
+    with pytest.raises(trine.GraphError, match="changed in place"):
+        loss.backward()
+    with trine.no_grad():
+        model.weight.fill_(7)
+    assert not np.any(before.numpy() == 7)
+
+
 def test_a_deep_copy_shares_nothing() -> None:
     model = Block()
     twin = copy.deepcopy(model)
