@@ -27,15 +27,15 @@ def _bias_act(x: Array, bias: Array, activation: int, out: Array) -> None:
     """out (N, C, L) = act(x + bias); where L is 1 rows of C are the vectors."""
     n, channels, length = x.shape
     zero = x.dtype.type(0)
-    if length == 1:
-        for row in prange(n):
+    items = n if length == 1 else n * channels
+    for item in prange(items):
+        if length == 1:
             shifted = np.empty(channels, x.dtype)
             for c in range(channels):
-                shifted[c] = x[row, c, 0] + bias[c]
-            activate(shifted, zero, activation, out[row].reshape(channels))
-    else:
-        for plane in prange(n * channels):
-            image, c = divmod(np.int64(plane), channels)
+                shifted[c] = x[item, c, 0] + bias[c]
+            activate(shifted, zero, activation, out[item].reshape(channels))
+        else:
+            image, c = divmod(np.int64(item), channels)
             activate(x[image, c], bias[c], activation, out[image, c])
 
 
@@ -62,29 +62,27 @@ def _bias_act_backward(
     """Fill grad_x (N, C, L) and the sums (chunks, C) over examples and positions."""
     n, channels, length = out.shape
     chunks = sums.shape[0]
-    if length == 1:
-        for part in prange(chunks):
-            chunk = np.int64(part)
-            own = sums[chunk]
+    items = chunks if length == 1 else chunks * channels
+    for item in prange(items):
+        chunk, c = (np.int64(item), 0) if length == 1 else divmod(np.int64(item), channels)
+        own = sums[chunk]
+        if length == 1:
             own[:] = 0.0
-            for row in range(chunk * n // chunks, (chunk + 1) * n // chunks):
-                grad_row = grad_x[row].reshape(channels)
-                activate_backward(
-                    grad_out[row].reshape(channels),
-                    out[row].reshape(channels),
-                    activation,
-                    grad_row,
-                )
-                for c in range(channels):
-                    own[c] += grad_row[c]
-    else:
-        for item in prange(chunks * channels):
-            chunk, c = divmod(np.int64(item), channels)
-            gathered = 0.0
-            for image in range(chunk * n // chunks, (chunk + 1) * n // chunks):
-                activate_backward(grad_out[image, c], out[image, c], activation, grad_x[image, c])
-                gathered += total(grad_x[image, c])
-            sums[chunk, c] = gathered
+        else:
+            own[c] = 0.0
+        for image in range(chunk * n // chunks, (chunk + 1) * n // chunks):
+            if length == 1:
+                row = grad_x[image].reshape(channels)
+                errors, results = grad_out[image].reshape(channels), out[image].reshape(channels)
+            else:
+                row = grad_x[image, c]
+                errors, results = grad_out[image, c], out[image, c]
+            activate_backward(errors, results, activation, row)
+            if length == 1:
+                for k in range(channels):
+                    own[k] += row[k]
+            else:
+                own[c] += total(row)
 
 
 @kernel("bias_act_backward", backend="numba", name="vectors")

@@ -140,8 +140,9 @@ def _convolve_pair(
         for j in range(0, size[1], most_columns):
             columns = min(most_columns, size[1] - j)
             n = (rows - 1) * pitch + columns
-            sums[:n] = bias[0]
-            sums[RUN : RUN + n] = bias[1]
+            for q in range(n):
+                sums[q] = bias[0]
+                sums[RUN + q] = bias[1]
             add_taps(x[i * pitch + j :], offsets, weights, n, sums)
             for k in range(out.shape[0]):
                 target = out[k, start[0] + i * steps[0] :, start[1] + j * steps[1] :]

@@ -284,7 +284,11 @@ GRAIN = 32768
 def parallel(
     *, grain: int = GRAIN, fastmath: set[str] | bool = False
 ) -> Callable[[Function], Parallel]:
-    """Compile the decorated function over `prange`; it is called with the work first."""
+    """Compile the decorated function over `prange`; it is called with the work first.
+
+    Two traps: `prange` takes a plain variable (over an expression with `if` Numba stays serial and
+    warns), and its index is unsigned, so index arithmetic starts with `np.int64(index)`.
+    """
 
     def wrap(function: Function) -> Parallel:
         return Parallel(function, grain, fastmath)

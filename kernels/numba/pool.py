@@ -56,12 +56,6 @@ def _max_row(row: Array, stride: int, number: Any, best: Array, argmax: Array) -
             wins = (value > old) | ((value != value) & (old == old))  # noqa: PLR0124  NaN
             best[j] = value if wins else old
             argmax[j] = number if wins else argmax[j]
-    elif stride == 2:  # a constant lets the compiler load two vectors and keep every other element
-        for j in range(best.size):
-            value, old = row[2 * j], best[j]
-            wins = (value > old) | ((value != value) & (old == old))  # noqa: PLR0124
-            best[j] = value if wins else old
-            argmax[j] = number if wins else argmax[j]
     else:
         for j in range(best.size):
             value, old = row[j * stride], best[j]
@@ -236,9 +230,6 @@ def _add_row(row: Array, stride: int, total: Array) -> None:
     if stride == 1:
         for j in range(total.size):
             total[j] += row[j]
-    elif stride == 2:
-        for j in range(total.size):
-            total[j] += row[2 * j]
     else:
         for j in range(total.size):
             total[j] += row[j * stride]

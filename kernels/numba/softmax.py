@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from numba import prange
 
 from trine.dtypes import Array
-from trine.kernels.numba.jit import FAST_SUM, helper, parallel
+from trine.kernels.numba.jit import FAST_SUM, Parallel, helper, parallel
 from trine.kernels.numba.maths import exp
 from trine.kernels.registry import kernel
 
@@ -19,7 +20,7 @@ EXP_WORK = 8
 
 
 @helper
-def _largest(x: Array) -> float:
+def _largest(x: Array) -> Any:
     """Return the maximum; NaN if there is one."""
     result = x[0]
     for j in range(1, x.size):
@@ -31,7 +32,7 @@ def _largest(x: Array) -> float:
 
 
 @helper(fastmath=FAST_SUM)
-def _exp_sum(x: Array, largest: float, powers: Array) -> float:
+def _exp_sum(x: Array, largest: float, powers: Array) -> Any:
     """Fill powers with exp(x - largest) and return their sum."""
     for j in range(x.size):
         powers[j] = exp(x[j] - largest)
@@ -62,7 +63,7 @@ def _softmax(x: Array, is_log: bool, out: Array) -> None:
 
 
 @helper(fastmath=FAST_SUM)
-def _dot(a: Array, b: Array) -> float:
+def _dot(a: Array, b: Array) -> Any:
     result = a.dtype.type(0)
     for j in range(a.size):
         result += a[j] * b[j]
@@ -70,7 +71,7 @@ def _dot(a: Array, b: Array) -> float:
 
 
 @helper(fastmath=FAST_SUM)
-def _sum(a: Array) -> float:
+def _sum(a: Array) -> Any:
     result = a.dtype.type(0)
     for j in range(a.size):
         result += a[j]
@@ -97,7 +98,7 @@ def _rows(x: Array, axis: int) -> Array:
 
 
 def _along_axis(
-    run: object, arrays: tuple[Array, ...], axis: int, is_log: bool, out: Array
+    run: Parallel, arrays: tuple[Array, ...], axis: int, is_log: bool, out: Array
 ) -> None:
     """Run a kernel on rows along an axis."""
     if out.size == 0:
@@ -139,7 +140,7 @@ def log_softmax_backward(grad_out: Array, out: Array, axis: int, grad_x: Array) 
 
 
 @helper
-def _row_weight(label: int, classes: int, weight: Array, one: float) -> float:
+def _row_weight(label: int, classes: int, weight: Array, one: float) -> Any:
     """Return the weight of a row's class; NaN for a label out of range."""
     if label < 0 or label >= classes:
         return one * np.nan
