@@ -60,6 +60,8 @@ class OpSpec:
     outputs: OutputRule | None
     mutates: tuple[str, ...]
     host_bound: bool
+    user: bool
+    """Whether a user defined it rather than the contract."""
     _defaults: dict[str, Any] = field(repr=False)
 
     @property
@@ -94,6 +96,7 @@ def make_spec(
     outputs: OutputRule | None = None,
     mutates: tuple[str, ...] = (),
     host_bound: bool = False,
+    user: bool = False,
 ) -> OpSpec:
     """Read an op's declaration from the signature of its reference."""
     hints = typing.get_type_hints(reference)
@@ -123,6 +126,7 @@ def make_spec(
         outputs=outputs,
         mutates=mutates,
         host_bound=host_bound,
+        user=user,
         _defaults={a.name: a.default for a in attributes.values() if not a.required},
     )
 

@@ -52,9 +52,12 @@ def define_op(
     but grad_out, the inputs and out.
     """
     op_name = name or forward.__name__
-    spec = make_spec(forward, name=op_name, outputs=outputs or _like_first)
+    spec = make_spec(forward, name=op_name, outputs=outputs or _like_first, user=True)
     gradient = make_spec(
-        backward, name=f"{op_name}_backward", outputs=backward_outputs or _like_first
+        backward,
+        name=f"{op_name}_backward",
+        outputs=backward_outputs or _like_first,
+        user=True,
     )
     allowed = {"grad_out", "out", *spec.arrays}
     unknown = [array for array in gradient.arrays if array not in allowed]
