@@ -75,6 +75,8 @@ def _conv_transpose2d_backward(
     grad_x = grad_weight = grad_bias = None
     if needs[0]:  # the transposed convolution's adjoint is the convolution
         grad_x = be.conv2d(grad_out, weight, None, activation="none", **geometry)
+        # An output_padding of a stride or more (dilation allows it) makes room for another window.
+        grad_x = grad_x[:, :, : x.shape[2], : x.shape[3]]
     if needs[1]:
         grad_weight = be.conv2d_weight_grad(x, grad_out, kernel_size=weight.shape[2:], **geometry)
     if needs[2]:
