@@ -16,7 +16,7 @@ from trine.dtypes import Array, DType
 Outputs = dict[str, tuple[tuple[int, ...], DType]]
 
 
-def _lstm_outputs(x: Array, h0: Array, *_: Any) -> Outputs:
+def _lstm_outputs(x: Array, h0: Array, **_: Any) -> Outputs:
     steps, hidden = x.shape[0], h0.shape
     return {
         "h": ((steps, *hidden), x.dtype),
@@ -26,14 +26,7 @@ def _lstm_outputs(x: Array, h0: Array, *_: Any) -> Outputs:
 
 
 def _lstm_backward_outputs(
-    grad_h: Array,
-    grad_c_last: Array,
-    x: Array,
-    h0: Array,
-    c0: Array,
-    w_ih: Array,
-    w_hh: Array,
-    *_: Any,
+    x: Array, h0: Array, c0: Array, w_ih: Array, w_hh: Array, **_: Any
 ) -> Outputs:
     return {
         "grad_x": (x.shape, x.dtype),

@@ -1,0 +1,131 @@
+"""Cases of batch, layer and group normalisation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from trine.backends.cases.case import OpCase, Rng, Sample, register
+from trine.dtypes import DType
+
+EPS = {"eps": 1e-5}
+
+BATCH = ((4, 3, 5), (2, 1, 1), (33, 31, 1), (1, 7, 257), (3, 5, 32), (257, 2, 3), (2, 3, 9000))
+LAYER = ((5, 7), (1, 1), (1, 31), (33, 257), (70, 32), (3, 8192), (0, 4))
+GROUP = (((2, 6, 5), 1), ((2, 6, 5), 3), ((2, 6, 5), 6), ((1, 4, 257), 2), ((33, 32, 1), 8),
+         ((3, 4, 3000), 4), ((0, 4, 3), 2))  # fmt: skip
+
+Shapes = tuple[tuple[tuple[int, ...], dict[str, Any]], ...]
+
+BATCH_CALLS: Shapes = tuple((shape, EPS) for shape in BATCH)
+LAYER_CALLS: Shapes = tuple((shape, EPS) for shape in LAYER)
+GROUP_CALLS: Shapes = tuple((shape, {"groups": groups, **EPS}) for shape, groups in GROUP)
+
+
+def _draw(rng: Rng, dtype: DType, shape: tuple[int, ...], centre: float = 0.0) -> Any:
+    return rng.normal(centre, 1, shape).astype(dtype)
+
+
+def _forward(calls: Shapes) -> Callable[[Rng, DType], list[Sample]]:
+    def samples(rng: Rng, dtype: DType) -> list[Sample]:
+        found = []
+        for shape, attrs in calls:
+            weight, bias = (_draw(rng, dtype, shape[1:2]) for _ in range(2))
+            label = f"{shape} {attrs.get('groups', '')}".strip()
+            x = _draw(rng, dtype, shape, 0.5)
+            found.append(Sample(label, (x, weight, bias), attrs))
+            found.append(Sample(f"{label}, plain", (x, None, None), attrs))
+        shape, attrs = calls[0]
+        weight, bias = (_draw(rng, dtype, shape[1:2]) for _ in range(2))
+        far = _draw(rng, dtype, shape, 30.0)
+        found.append(Sample("far from zero", (far, weight, bias), attrs))
+        found.append(Sample("constant", (np.full(shape, 3, dtype), weight, bias), attrs))
+        faulty = _draw(rng, dtype, shape)
+        faulty.flat[1] = np.nan
+        return [*found, Sample("NaN", (faulty, weight, bias), attrs)]
+
+    return samples
+
+
+def _statistics(x: Any, op: str, attrs: dict[str, Any]) -> tuple[Any, Any]:
+    """Return what the forward op hands to its gradient: mean, and variance or 1 / deviation."""
+    x = x.astype(np.float64)
+    if op == "batch_norm":
+        return x.mean((0, 2)), x.var((0, 2))
+    if op == "group_norm":
+        x = x.reshape(x.shape[0], attrs["groups"], x.shape[1] // attrs["groups"] * x.shape[2])
+    return x.mean(-1), 1 / np.sqrt(x.var(-1) + attrs["eps"])
+
+
+def _backward_call(
+    rng: Rng, dtype: DType, op: str, shape: tuple[int, ...], attrs: dict[str, Any], weighted: bool
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    x, grad_out = _draw(rng, dtype, shape, 0.5), _draw(rng, dtype, shape)
+    mean, spread = (s.astype(dtype) for s in _statistics(x, op, attrs))
+    weight = _draw(rng, dtype, shape[1:2]) if weighted else None
+    taken = {"batch_norm": ("eps",), "layer_norm": (), "group_norm": ("groups",)}[op]
+    return (grad_out, x, weight, mean, spread), {name: attrs[name] for name in taken}
+
+
+def _backward(op: str, calls: Shapes) -> Callable[[Rng, DType], list[Sample]]:
+    def samples(rng: Rng, dtype: DType) -> list[Sample]:
+        found = []
+        for shape, attrs in calls:
+            if op == "batch_norm" and shape[0] * shape[2] == 2:
+                continue  # two values become -1 and 1 whatever they are: the gradient is rounding
+            for weighted in (True, False):
+                arrays, taken = _backward_call(rng, dtype, op, shape, attrs, weighted)
+                label = f"{shape} {attrs.get('groups', '')} {'' if weighted else 'plain'}".strip()
+                found.append(Sample(label, arrays, taken))
+        return found
+
+    return samples
+
+
+def _timed(op: str, backward: bool) -> Callable[[Rng, DType], list[Sample]]:
+    images = (("tiny", (8, 6, 144)), ("typical", (32, 64, 784)), ("large", (64, 256, 784)))
+    rows = (("tiny", (64, 32)), ("typical", (1024, 768)), ("large", (16384, 1024)))
+
+    def samples(rng: Rng, dtype: DType) -> list[Sample]:
+        found = []
+        for label, shape in rows if op == "layer_norm" else images:
+            attrs = {**EPS, "groups": 2} if op == "group_norm" else EPS
+            if backward:
+                arrays, attrs = _backward_call(rng, dtype, op, shape, attrs, True)
+            else:
+                features = shape[1:2]
+                arrays = (
+                    _draw(rng, dtype, shape), _draw(rng, dtype, features),
+                    _draw(rng, dtype, features),
+                )  # fmt: skip
+            found.append(Sample(label, arrays, attrs))
+        return found
+
+    return samples
+
+
+for _op, _calls in (
+    ("batch_norm", BATCH_CALLS),
+    ("layer_norm", LAYER_CALLS),
+    ("group_norm", GROUP_CALLS),
+):
+    register(
+        OpCase(
+            _op,
+            _forward(_calls),
+            "normalise",
+            _timed(_op, False),
+            lambda sample: 8 * int(sample.args[0].size),
+        )
+    )
+    register(
+        OpCase(
+            f"{_op}_backward",
+            _backward(_op, _calls),
+            "normalise",
+            _timed(_op, True),
+            lambda sample: 11 * int(sample.args[0].size),
+        )
+    )
