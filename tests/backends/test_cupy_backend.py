@@ -79,7 +79,9 @@ def test_every_op_runs_on_device_arrays_as_on_numpy(cupy_backend):
             pairs = zip(_outputs(expected, host, spec), _outputs(got, device, spec), strict=True)
             for want, have in pairs:
                 np.testing.assert_array_equal(
-                    np.asarray(want), cupy_backend.xp.asnumpy(have), err_msg=f"{case.op} {sample.label}"
+                    np.asarray(want),
+                    cupy_backend.xp.asnumpy(have),
+                    err_msg=f"{case.op} {sample.label}",
                 )
                 compared += 1
     assert compared > 200
