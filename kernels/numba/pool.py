@@ -64,23 +64,64 @@ def _max_row(row: Array, stride: int, number: Any, best: Array, argmax: Array) -
             argmax[j] = number if wins else argmax[j]
 
 
+# Pooling by 2 x 2 without overlap or border, the common case, takes one loop a row. Its indices are
+# unsigned, since a sign that the compiler cannot rule out would keep it from using vectors.
+ONE, TWO = np.uint64(1), np.uint64(2)
+
+
+@helper
+def is_quads(kernel_size: Pair, stride: Pair, padding: Pair, rows: Any, columns: Any) -> bool:
+    """Return whether windows are 2 x 2, side by side; rows and columns: (input, output)."""
+    plain = kernel_size == (2, 2) and stride == (2, 2) and padding == (0, 0)
+    return plain and 2 * rows[1] <= rows[0] and 2 * columns[1] <= columns[0]
+
+
 @helper
 def _max_quads(x: Array, out: Array, argmax: Array) -> None:
-    """Max pooling by 2 x 2 without overlap or border, the common case, in one loop a row."""
+    """Find the maxima first, then where they are: as two loops both become vectors."""
     for i in range(out.shape[0]):
         top, bottom, best, where = x[2 * i], x[2 * i + 1], out[i], argmax[i]
-        for j in range(best.size):
-            value, number = top[2 * j], 0
-            other = top[2 * j + 1]
-            wins = (other > value) | ((other != other) & (value == value))  # noqa: PLR0124  NaN
-            value, number = other if wins else value, 1 if wins else number
-            other = bottom[2 * j]
-            wins = (other > value) | ((other != other) & (value == value))  # noqa: PLR0124
-            value, number = other if wins else value, 2 if wins else number
-            other = bottom[2 * j + 1]
-            wins = (other > value) | ((other != other) & (value == value))  # noqa: PLR0124
-            best[j] = other if wins else value
-            where[j] = 3 if wins else number
+        n = np.uint64(best.size)
+        for j in range(n):
+            left = TWO * j
+            a, b, c, d = top[left], top[left + ONE], bottom[left], bottom[left + ONE]
+            value = a if (b <= a) or (a != a) else b  # noqa: PLR0124  NaN wins, the first of them
+            value = value if (c <= value) or (value != value) else c  # noqa: PLR0124
+            value = value if (d <= value) or (value != value) else d  # noqa: PLR0124
+            best[j] = value
+        for j in range(n):
+            left = TWO * j
+            value = best[j]
+            is_nan = value != value  # noqa: PLR0124
+            a, b, c = top[left], top[left + ONE], bottom[left]
+            number = 3
+            number = 2 if (c == value) | ((c != c) & is_nan) else number  # noqa: PLR0124
+            number = 1 if (b == value) | ((b != b) & is_nan) else number  # noqa: PLR0124
+            number = 0 if (a == value) | ((a != a) & is_nan) else number  # noqa: PLR0124
+            where[j] = number
+
+
+@helper
+def _avg_quads(x: Array, counts_r: Array, counts_s: Array, out: Array) -> None:
+    for i in range(out.shape[0]):
+        top, bottom, total, count = x[2 * i], x[2 * i + 1], out[i], counts_r[i]
+        for j in range(np.uint64(total.size)):
+            left = TWO * j
+            value = ((top[left] + top[left + ONE]) + bottom[left]) + bottom[left + ONE]
+            total[j] = value / (count * counts_s[j])
+
+
+@helper
+def _spread_quads(grad_out: Array, counts_r: Array, counts_s: Array, grad_x: Array) -> None:
+    for i in range(grad_out.shape[0]):
+        top, bottom, error, count = grad_x[2 * i], grad_x[2 * i + 1], grad_out[i], counts_r[i]
+        for j in range(np.uint64(error.size)):
+            left = TWO * j
+            share = error[j] / (count * counts_s[j])
+            top[left] = share
+            top[left + ONE] = share
+            bottom[left] = share
+            bottom[left + ONE] = share
 
 
 @helper
@@ -127,11 +168,10 @@ def _max_pool(
     out: Array,
     argmax: Array,
 ) -> None:
-    is_quads = kernel_size == (2, 2) and stride == (2, 2) and padding == (0, 0)
-    is_quads = is_quads and dilation == (1, 1)
-    is_quads = is_quads and 2 * out.shape[1] <= x.shape[1] and 2 * out.shape[2] <= x.shape[2]
+    sizes = (x.shape[1], out.shape[1]), (x.shape[2], out.shape[2])
+    quads = is_quads(kernel_size, stride, padding, *sizes) and dilation == (1, 1)
     for p in prange(x.shape[0]):
-        if is_quads:
+        if quads:
             _max_quads(x[p], out[p], argmax[p])
         else:
             _max_plane(
@@ -246,7 +286,11 @@ def _avg_pool(
     out: Array,
 ) -> None:
     height, width = x.shape[1], x.shape[2]
+    quads = is_quads(kernel_size, stride, padding, (height, out.shape[1]), (width, out.shape[2]))
     for p in prange(x.shape[0]):
+        if quads:
+            _avg_quads(x[p], counts_r, counts_s, out[p])
+            continue
         for i in range(out.shape[1]):
             total = out[p, i]
             total[:] = 0
@@ -275,10 +319,14 @@ def _avg_pool_backward(
     grad_x: Array,
 ) -> None:
     height, width = grad_x.shape[1], grad_x.shape[2]
-    columns = grad_out.shape[2]
+    rows, columns = grad_out.shape[1], grad_out.shape[2]
+    quads = is_quads(kernel_size, stride, padding, (height, rows), (width, columns))
     for p in prange(grad_out.shape[0]):
         plane = grad_x[p]
         plane[:] = 0
+        if quads:
+            _spread_quads(grad_out[p], counts_r, counts_s, plane)
+            continue
         share = np.empty(columns, grad_out.dtype)
         for i in range(grad_out.shape[1]):
             for j in range(columns):
