@@ -161,7 +161,7 @@ def one_example() -> Splits:
     x = np.asarray(INPUT * 2, dtype=np.float32)
     y = np.asarray(TARGET * 2, dtype=np.float32)
     about = "the one input and target of the worked example"
-    return made_splits("hand", x, y, train=1, num_classes=2, description=about)
+    return made_splits("hand", x, y, train=1, description=about)
 
 
 register(

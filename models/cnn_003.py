@@ -245,8 +245,8 @@ def explain(backend: str = "numpy", dtype: str = "float64") -> Explanation:
     loss=half_squared_error,
     optimizer="adam",
     lr=0.01,
-    batch_size=50,
-    epochs=8,
+    batch_size=25,
+    epochs=6,
     expected={"test_accuracy": 0.95},
     explain=explain,
 )

@@ -86,14 +86,17 @@ def made_splits(
     y: npt.NDArray[Any],
     *,
     train: int,
-    num_classes: int,
     description: str,
+    num_classes: int | None = None,
 ) -> Splits:
-    """Return made examples as a training set of the first `train` and a test set of the rest."""
+    """Return made examples as a training set of the first `train` and a test set of the rest.
+
+    With `num_classes` the targets are classes, which are checked to be below it.
+    """
     return Splits(
         name=name,
-        train=ArrayDataset(x[:train], y[:train]),
-        test=ArrayDataset(x[train:], y[train:]),
+        train=ArrayDataset(x[:train], y[:train], num_classes, name),
+        test=ArrayDataset(x[train:], y[train:], num_classes, name),
         num_classes=num_classes,
         description=description,
         licence=LICENCE,

@@ -19,7 +19,7 @@ from trine.models.registry import system
     lr=2e-3,
     schedule="cosine",
     batch_size=32,
-    epochs=15,
+    epochs=25,
     expected={"test_accuracy": 0.98},
 )
 def build() -> nn.Sequential:

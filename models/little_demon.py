@@ -137,9 +137,9 @@ def explain(backend: str = "numpy", dtype: str = "float64") -> Explanation:
     data=images,
     loss=half_squared_error,
     optimizer="adam",
-    lr=0.05,
+    lr=0.1,
     batch_size=32,
-    epochs=100,
+    epochs=60,
     expected={"test_accuracy": 0.95},
     explain=explain,
 )

@@ -12,15 +12,22 @@ from trine.models.registry import system
     family="feed-forward",
     year=1986,
     source="source notes 000 to 004",
-    summary="784-128-10 with ReLU: the plain network of every textbook",
+    summary="784-256-10 with ReLU and dropout: the plain network of every textbook",
     data="digits",
     loss=F.cross_entropy,
     optimizer="adam",
-    lr=1e-3,
+    lr=3e-3,
+    schedule="cosine",
     batch_size=32,
-    epochs=20,
+    epochs=60,
     expected={"test_accuracy": 0.97},
 )
 def build() -> nn.Sequential:
-    """Return a network with one hidden layer of 128 units: 101,770 parameters."""
-    return nn.Sequential(nn.Flatten(), nn.Linear(28 * 28, 128), nn.ReLU(), nn.Linear(128, 10))
+    """Return a network with one hidden layer of 256 units: 203,530 parameters."""
+    return nn.Sequential(
+        nn.Flatten(),
+        nn.Linear(28 * 28, 256),
+        nn.ReLU(),
+        nn.Dropout(0.5),
+        nn.Linear(256, 10),
+    )

@@ -32,9 +32,7 @@ def noisy_plane(train: int = 256, test: int = 128) -> Splits:
     y = x @ np.asarray(LINE[:3]) + LINE[3] + noise
     about = "a plane over three normal inputs, with noise"
     features, targets = x.astype(np.float32), y.astype(np.float32)[:, None]
-    return made_splits(
-        "noisy-plane", features, targets, train=train, num_classes=1, description=about
-    )
+    return made_splits("noisy-plane", features, targets, train=train, description=about)
 
 
 def ellipse_points(train: int = 80_000, test: int = 20_000) -> Splits:
@@ -45,9 +43,7 @@ def ellipse_points(train: int = 80_000, test: int = 20_000) -> Splits:
     z = _features(x) @ np.asarray(ELLIPSE[:4]) + ELLIPSE[4]
     y = (uniform(key[1], (n,), "float64") < 1.0 / (1.0 + np.exp(-z))).astype(np.float32)[:, None]
     about = "points of a square, labelled by a logistic model whose border is an ellipse"
-    return made_splits(
-        "ellipse-points", x.astype(np.float32), y, train=train, num_classes=2, description=about
-    )
+    return made_splits("ellipse-points", x.astype(np.float32), y, train=train, description=about)
 
 
 def _features(x: npt.NDArray[Any]) -> npt.NDArray[np.float64]:

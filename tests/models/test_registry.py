@@ -15,7 +15,7 @@ PARAMETERS = {
     "lenet5": 61_706,
     "little-demon": 69,
     "logistic-regression": 5,
-    "mlp": 101_770,
+    "mlp": 203_530,
     "two-digit": 47,
     "xor": 9,
 }
