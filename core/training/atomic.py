@@ -12,6 +12,8 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from trine.nn.serialization import sync_folder
+
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -39,10 +41,12 @@ def make_folder(folder: Path) -> None:
         raise failed(error, folder) from error
 
 
-def write_chunks(path: Path, chunks: Iterable[bytes]) -> None:
+def write_chunks(path: Path, chunks: Iterable[bytes], keep_as: Path | None = None) -> None:
     """Replace a file atomically by the given bytes; raises OSError with the remedy.
 
-    The temporary name is always the same, so that what a killed process left is overwritten.
+    The file that was there is kept as `keep_as`, if that is given: it is renamed only when the new
+    content is complete on the disk. The temporary name is always the same, so that what a killed
+    process left is overwritten.
     """
     temporary = path.with_name(f".{path.name}.tmp")
     try:
@@ -51,7 +55,10 @@ def write_chunks(path: Path, chunks: Iterable[bytes]) -> None:
                 file.write(chunk)
             file.flush()
             os.fsync(file.fileno())
-        replace(temporary, path)
+        if keep_as is not None and path.exists():
+            os.replace(path, keep_as)
+        os.replace(temporary, path)
+        sync_folder(path.parent)
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise failed(error, path) from error
@@ -60,23 +67,6 @@ def write_chunks(path: Path, chunks: Iterable[bytes]) -> None:
 def write_text(path: Path, text: str) -> None:
     """Replace a text file atomically, as UTF-8; raises OSError with the remedy."""
     write_chunks(Path(path), [text.encode()])
-
-
-def replace(old: Path, new: Path) -> None:
-    """Rename a file over another one, and bring the change to the disk."""
-    os.replace(old, new)
-    sync_folder(new.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Bring a folder's list of names to the disk, where the system can (not on Windows)."""
-    if os.name == "nt":
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def append(path: Path, text: str) -> None:

@@ -12,9 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import struct
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trine.errors import CheckpointError
-from trine.nn.serialization import sync_folder
+from trine.training import atomic
 
 FORMAT = 1
 LAST, PREVIOUS, BEST, SNAPSHOT = (
@@ -40,8 +38,8 @@ def checksum(arrays: Arrays, meta: str) -> str:
     """Return the SHA-256 of names, types, shapes and bytes of all arrays, and of the metadata."""
     digest = hashlib.sha256(meta.encode())
     for name in sorted(arrays):
-        array = np.ascontiguousarray(arrays[name])
-        digest.update(f"{name}|{array.dtype.str}|{arrays[name].shape}|".encode())
+        array = arrays[name]
+        digest.update(f"{name}|{array.dtype.str}|{array.shape}|".encode())
         digest.update(array.tobytes())
     return digest.hexdigest()
 
@@ -56,26 +54,21 @@ def save(path: Path, arrays: Arrays, meta: dict[str, Any], keep_as: Path | None 
     text = json.dumps({"format": FORMAT, **meta}, sort_keys=True)
     plain = {k: np.ascontiguousarray(a).reshape(a.shape) for k, a in arrays.items()}
     content = to_bytes(plain, metadata={"trine": text, "sha256": checksum(plain, text)})
-    temporary = ""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        if keep_as is not None and path.exists():
-            os.replace(path, keep_as)
-        os.replace(temporary, path)
-        sync_folder(path.parent)
-    except OSError as error:
-        if temporary:
-            Path(temporary).unlink(missing_ok=True)
-        raise OSError(
-            f"[checkpoint] expected to write {len(content) / 2**20:.1f} MiB to {path}, but: "
-            f"{error.strerror or error}. The checkpoint before it is intact; make room or choose "
-            "another folder with --out."
-        ) from error
+    atomic.make_folder(path.parent)
+    atomic.write_chunks(path, _sorted_header(content), keep_as)
+
+
+def _sorted_header(content: bytes) -> list[bytes]:
+    """Return a safetensors file with its header's entries in one order.
+
+    The library writes metadata in an order that changes from process to process, but equal runs
+    shall leave equal files.
+    """
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    ordered = json.dumps(header, sort_keys=True, separators=(",", ":")).encode()
+    ordered += b" " * (-len(ordered) % 8)  # the arrays that follow stay aligned
+    return [len(ordered).to_bytes(8, "little"), ordered, content[8 + length :]]
 
 
 def load(path: Path) -> tuple[Arrays, dict[str, Any]]:
@@ -128,9 +121,10 @@ def load_latest(folder: Path) -> tuple[Arrays, dict[str, Any]] | None:
         try:
             found = load(path)
         except CheckpointError as error:
-            log.warning("%s", error)
             failures.append(str(error))
             continue
+        if failures:
+            log.warning("%s Going on from %s, step %s.", failures[0], path, found[1].get("step"))
         return found
     if failures:
         raise CheckpointError(

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from types import FrameType, TracebackType
 from typing import Any, Self
+
+_MESSAGE = "\n{name}: stopping after this step; Ctrl-C again quits at once.\n"
 
 
 class StopRequest:
@@ -25,9 +28,12 @@ class StopRequest:
         return self
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.name is not None and number == signal.SIGINT:
+        if self.name is None:
+            self.name = signal.Signals(number).name
+            # Python's own streams may be in the middle of a write; this goes past them.
+            os.write(2, _MESSAGE.format(name=self.name).encode())
+        elif number == signal.SIGINT:
             raise KeyboardInterrupt
-        self.name = signal.Signals(number).name
 
     def __exit__(
         self,
@@ -36,5 +42,6 @@ class StopRequest:
         traceback: TracebackType | None,
     ) -> None:
         for number, handler in self._before.items():
-            signal.signal(number, handler)
+            # None stands for a handler that Python did not install and cannot put back.
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
         self._before.clear()
