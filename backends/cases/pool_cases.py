@@ -77,6 +77,7 @@ DILATED = (
     Layer((2, 2, 9, 8), (2, 2), (1, 1), dilation=(2, 3)),
     Layer((2, 2, 11, 10), (3, 2), (2, 3), (1, 1), (2, 2)),
     Layer((2, 2, 11, 10), (3, 2), (2, 3), (1, 1), (2, 1), ceil_mode=True),
+    Layer((1, 2, 1, 1), (2, 2), (1, 1), (1, 1), (2, 2)),  # all padding: -inf, argmax 0
 )
 """Only maximum pooling has holes."""
 

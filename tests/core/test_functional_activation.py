@@ -23,9 +23,9 @@ FORMULAS: dict[str, Formula] = {
     "tanh": (F.tanh, math.tanh),
     "softplus": (F.softplus, lambda z: math.log(1 + math.exp(z))),
     "softplus(beta=2)": (lambda t: F.softplus(t, 2.0), lambda z: math.log(1 + math.exp(2 * z)) / 2),
-    "softplus(threshold=1)": (
-        lambda t: F.softplus(t, 2.0, 1.5),
-        lambda z: z if 2 * z > 1.5 else math.log(1 + math.exp(2 * z)) / 2,
+    "softplus(threshold=0.8)": (
+        lambda t: F.softplus(t, 2.0, 0.8),
+        lambda z: z if 2 * z > 0.8 else math.log(1 + math.exp(2 * z)) / 2,
     ),
     "leaky_relu": (F.leaky_relu, lambda z: z if z > 0 else 0.01 * z),
     "leaky_relu(0.3)": (lambda t: F.leaky_relu(t, 0.3), lambda z: z if z > 0 else 0.3 * z),
