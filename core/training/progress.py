@@ -227,16 +227,15 @@ def make_progress(kind: str) -> Progress:
 
 
 class CompileNote:
-    """Says once that kernels are being compiled, if the first step takes so long."""
+    """Around the first step: says once that kernels are being compiled, if it takes so long."""
 
     def __init__(self, progress: Progress, after: float = COMPILE_NOTE_AFTER) -> None:
         self._timer = threading.Timer(after, progress.note, ["compiling CPU kernels (once)..."])
         self._timer.daemon = True
 
-    def start(self) -> None:
-        """Before the first step."""
+    def __enter__(self) -> None:
         self._timer.start()
 
-    def done(self) -> None:
-        """After it."""
+    def __exit__(self, *exc: object) -> None:
         self._timer.cancel()
+        self._timer.join()  # so that it does not speak into what follows

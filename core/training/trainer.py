@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +105,7 @@ class Trainer:
         self.strict = strict
         self._monitor = (monitor, mode, patience, min_delta)
         self._progress: Progress = Silent()
+        self._note: AbstractContextManager[None] = nullcontext()
         self._reset()
 
     def _reset(self) -> None:
@@ -166,6 +167,7 @@ class Trainer:
             self._begin(train_loader, resume, epochs)
             self._guard = Guard(self.optimizer, self.clip_norm, self.log_every)
             self._clock, self._progress = clock, make_progress(self.progress_kind)
+            self._note = CompileNote(self._progress) if clock.compiles else nullcontext()
             with StopRequest() as self._request, closing(self._progress):
                 self._progress.start(epochs, len(train_loader))
                 for callback in self.callbacks:
@@ -219,7 +221,6 @@ class Trainer:
 
     def _train(self, loader: DataLoader, limit: int | None) -> None:
         self.model.train()
-        note = CompileNote(self._progress) if self._clock.compiles else None
         with closing(_closable(loader.epoch(self.epoch, self.batch))) as batches:
             for group in _groups(batches, self.accumulate):
                 if self.stop_reason is None and self._request.name is not None:
@@ -228,13 +229,9 @@ class Trainer:
                     self.stop_reason = self.stop_reason or f"max_steps={limit}"
                 if self.stop_reason is not None:
                     break
-                with self._clock.training(len_of(group)):
-                    if note is not None:
-                        note.start()
+                with self._clock.training(sum(len(x) for x, _, _ in group)), self._note:
                     self._step(group)
-                    if note is not None:
-                        note.done()
-                        note = None
+                self._note = nullcontext()
                 self.batch += len(group)
                 if self._progress.due() and self._readable():
                     shown = {"train_loss": self.sums.means()["loss"]}
@@ -322,7 +319,8 @@ class Trainer:
         for callback in self.callbacks:
             callback.on_epoch_end(self, results)
         self.ended = None if self.stop_reason is None else (self.stop_reason, epochs)
-        self.stop_reason = self.stop_reason or self.monitor.exhausted()
+        if self.epoch < epochs:
+            self.stop_reason = self.stop_reason or self.monitor.exhausted()
         if self.folder is not None:
             row = {"epoch": self.epoch, "step": self.step, **results, "gradient_norm": norm}
             times = {"epoch": self.epoch, "seconds": round(seconds, 4), **self._clock.report()}
@@ -396,7 +394,8 @@ class Trainer:
             state.restore(self, folder, *found)
             if self.ended is not None and epochs <= self.ended[1]:
                 self.stop_reason = self.ended[0]
-            self.stop_reason = self.stop_reason or self.monitor.exhausted()
+            if self.epoch < epochs:
+                self.stop_reason = self.stop_reason or self.monitor.exhausted()
             return
         if resume is not None and resume != "auto":
             raise CheckpointError(
@@ -459,11 +458,6 @@ def _check_scalar(loss: Any) -> None:
 
 def _detached(output: Any) -> Any:
     return output.detach() if isinstance(output, Tensor) else output
-
-
-def len_of(group: list[Batch]) -> int:
-    """Return the number of samples in batches."""
-    return sum(len(x) for x, _, _ in group)
 
 
 def _groups(batches: Iterator[Batch], size: int) -> Iterator[list[Batch]]:

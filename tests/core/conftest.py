@@ -1,8 +1,11 @@
-"""A gradient check that shares no code with the product: central differences, element by element."""
+"""Shared here: a gradient check that shares no code with the product, and a tiny training run."""
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -19,7 +22,20 @@ def check_gradients() -> CheckGradients:
     return _check
 
 
+@pytest.fixture(scope="session")
+def tiny() -> ModuleType:
+    """Return the module training_run.py beside this file."""
+    file = Path(__file__).with_name("training_run.py")
+    spec = importlib.util.spec_from_file_location("training_run", file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 def _check(f: Callable[..., Tensor], *inputs: Tensor, step: float = 1e-6) -> None:
+    """Compare backward with central differences, element by element."""
     for x in inputs:
         assert x.dtype == np.float64
         x.requires_grad_()
