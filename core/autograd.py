@@ -190,6 +190,11 @@ def apply(op: Op, *inputs: Tensor | None, **attrs: Any) -> Any:
     if recording and _mode.enabled and any(is_float(array.dtype) for array in outs):
         node = Node(op, backend, inputs, attrs)
         node.saved = (out,) if op.keeps_out else saved
+        node.versions += [
+            (result.version, result.version.count)
+            for result in results
+            if any(array is result.data for array in node.saved or ())
+        ]
         node.metas = tuple(Meta(array.shape, array.dtype) for array in outs)
         for index, result in enumerate(results):
             if is_float(result.data.dtype):
@@ -241,9 +246,9 @@ def _run_rule(node: Node, ops: Any, grads: list[Any], create_graph: bool) -> Ite
     for version, count in node.versions:
         if version.count != count:
             raise GraphError(
-                f"[backward] expected the input of {op.name} unchanged since the forward pass, but "
-                f"it was changed in place {version.count - count} time(s). Clone it first, or "
-                "change it after backward."
+                f"[backward] expected what {op.name} keeps unchanged since the forward pass, but its "
+                f"input or output was changed in place {version.count - count} time(s). Clone it first, "
+                "or change it after backward."
             )
     if not op.primitive:
         if create_graph:

@@ -42,6 +42,7 @@ class RecurrentOps:
     """Recurrent nets on `self.xp`."""
 
     xp: Any
+    matmul: Any
     sigmoid: Any
 
     @op(outputs=_lstm_outputs)
@@ -67,7 +68,7 @@ class RecurrentOps:
         """
         xp = self.xp
         steps, (batch, units) = x.shape[0], h0.shape
-        z_x = x.reshape(steps * batch, x.shape[2]) @ w_ih.T
+        z_x = self.matmul(x.reshape(steps * batch, x.shape[2]), w_ih, trans_b=True)
         for bias in (b_ih, b_hh):
             if bias is not None:
                 z_x = z_x + bias
@@ -77,7 +78,7 @@ class RecurrentOps:
         gates = xp.empty((steps, batch, 4 * units), x.dtype)
         h_t, c_t = h0, c0
         for t in range(steps):
-            z = z_x[t] + h_t @ w_hh.T
+            z = z_x[t] + self.matmul(h_t, w_hh, trans_b=True)
             i, f = self.sigmoid(z[:, :units]), self.sigmoid(z[:, units : 2 * units])
             g, o = xp.tanh(z[:, 2 * units : 3 * units]), self.sigmoid(z[:, 3 * units :])
             c_t = f * c_t + i * g
@@ -127,13 +128,13 @@ class RecurrentOps:
             dz[t, :, units : 2 * units] = df * f * (1 - f)
             dz[t, :, 2 * units : 3 * units] = dg * (1 - g * g)
             dz[t, :, 3 * units :] = do * o * (1 - o)
-            dh_next, dc_next = dz[t] @ w_hh, dc * f
+            dh_next, dc_next = self.matmul(dz[t], w_hh), dc * f
         flat = dz.reshape(steps * batch, 4 * units)
         h_before = xp.concatenate([h0[None], h[:-1]], axis=0).reshape(steps * batch, units)
-        grad_w_ih = flat.T @ x.reshape(steps * batch, x.shape[2])
-        grad_w_hh = flat.T @ h_before
+        grad_w_ih = self.matmul(flat, x.reshape(steps * batch, x.shape[2]), trans_a=True)
+        grad_w_hh = self.matmul(flat, h_before, trans_a=True)
         return (
-            (flat @ w_ih).reshape(x.shape),
+            self.matmul(flat, w_ih).reshape(x.shape),
             dh_next,
             dc_next,
             grad_w_ih,

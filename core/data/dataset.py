@@ -26,7 +26,7 @@ class ArrayDataset:
         num_classes: int | None = None,
         name: str = "dataset",
     ) -> None:
-        self.x, self.y = np.ascontiguousarray(x), np.ascontiguousarray(y)
+        self.x, self.y = np.asarray(x, order="C"), np.asarray(y, order="C")
         self.name = name
         self.num_classes = num_classes
         for label, array in (("samples", self.x), ("targets", self.y)):

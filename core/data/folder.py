@@ -46,7 +46,8 @@ def load_folder(folder: Path) -> Splits:
 
 def _read_npz(file: Path) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
     try:
-        with np.load(file, allow_pickle=False) as archive:
+        # Opened here, since NumPy leaves the file open where it finds no archive in it.
+        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
             missing = {"x", "y"} - set(archive.files)
             if missing:
                 raise DataError(

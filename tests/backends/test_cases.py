@@ -132,6 +132,7 @@ def test_a_right_kernel_passes(own_table):
     assert sum(r.kernel == "right" for r in results) > 40
 
 
+@pytest.mark.filterwarnings("ignore::trine.backends.dispatch.FallbackWarning")
 def test_a_kernel_that_is_not_taken_is_told(own_table):
     kernel("relu", backend="numpy", name="never", supports=lambda x: False)(right_relu)
     results = [r for r in check.check_op("relu", "numpy") if r.kernel == "never"]

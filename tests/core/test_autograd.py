@@ -318,3 +318,20 @@ def test_threads_have_their_own_mode():
         thread.start()
         thread.join()
     assert seen == [True]
+
+
+def test_changed_outputs_that_are_kept_are_seen():
+    import trine.functional as F
+
+    x = trine.ones(2, 3, requires_grad=True)
+    for function in (lambda t: t.exp(), lambda t: F.softmax(t, 1), lambda t: t.sigmoid()):
+        y = function(x)
+        with trine.no_grad():
+            y.mul_(2)
+        with pytest.raises(GraphError, match="changed in place"):
+            y.sum().backward()
+    y = x * 2  # keeps its inputs only
+    with trine.no_grad():
+        y.mul_(2)
+    y.sum().backward()
+    np.testing.assert_array_equal(x.grad.numpy(), np.full((2, 3), 2))
