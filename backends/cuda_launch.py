@@ -128,7 +128,7 @@ def marshal(
                 f"{parameter.name}. Declare one of these."
             )
         if np.issubdtype(scalar, np.integer):
-            limits: Any = np.iinfo(scalar)  # type: ignore[type-var]
+            limits = np.iinfo(np.dtype(scalar))
             if int(value) != value or not limits.min <= int(value) <= limits.max:
                 raise ValueError(
                     f"[{label}] expected {parameter.name} to fit `{ctype}`, got {value}. Use a 64-bit "

@@ -72,7 +72,7 @@ def run(
 
     `seconds` is the time for each kernel and shape. Ops without timing shapes are left out.
     """
-    results = []
+    results: list[BenchResult] = []
     for op in ops:
         case = get(op)
         if case.timing is None:

@@ -440,8 +440,8 @@ class TensorMethods:  # noqa: PLW1641  Tensor hashes by identity
 
 def _flat(items: Sequence[int | Sequence[int]]) -> tuple[int, ...]:
     if len(items) == 1 and not isinstance(items[0], (int, np.integer)):
-        items = items[0]  # type: ignore[assignment]
-    return tuple(int(item) for item in items)
+        items = cast("Sequence[int]", items[0])
+    return tuple(int(cast("int", item)) for item in items)
 
 
 def plain_index(x: Tensor, index: Any) -> Any:

@@ -177,6 +177,6 @@ register(
     optimizer="sgd",
     lr=ETA,
     batch_size=1,
-    epochs=1000,
+    epochs=100,
     explain=explain,
 )

@@ -105,7 +105,14 @@ class System:
         return splits
 
     def check(self, result: Mapping[str, Any]) -> list[str]:
-        """Return what falls short of `expected` in a run's summary; empty when all is reached."""
+        """Return what falls short of `expected` in a run's summary; empty when all is reached.
+
+        A run on other data or of fewer epochs than the system's own promises nothing.
+        """
+        if result.get("data", self.data_name) != self.data_name:
+            return []
+        if result.get("epochs", self.epochs) < self.epochs:
+            return []
         short = []
         for key, bound in self.expected.items():
             value = result.get(key)

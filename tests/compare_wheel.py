@@ -23,9 +23,7 @@ NOT_SHIPPED = ("bench/results/",)
 
 def tracked(root: Path) -> set[str]:
     """Return the tracked files of the package's folders under the names they have in a wheel."""
-    done = subprocess.run(
-        ["git", "ls-files"], cwd=root, capture_output=True, text=True, check=True
-    )
+    done = subprocess.run(["git", "ls-files"], cwd=root, capture_output=True, text=True, check=True)
     names = set()
     for line in done.stdout.splitlines():
         for folder, package in FOLDERS.items():

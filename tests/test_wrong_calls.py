@@ -98,7 +98,11 @@ CALLS = {
         ValueError,
         r"\[matmul\] expected inner sizes to agree",
     ),
-    "reshape": (lambda: t(6).reshape(4, -1), ValueError, r"\[reshape\] expected a shape of 6 elements"),
+    "reshape": (
+        lambda: t(6).reshape(4, -1),
+        ValueError,
+        r"\[reshape\] expected a shape of 6 elements",
+    ),
     "batch-norm-one-value": (
         lambda: nn.BatchNorm2d(2)(t(1, 2, 1, 1)),
         ValueError,
@@ -165,7 +169,11 @@ CALLS = {
         r"\[linear\] expected a known activation, got 'rely'. Did you mean 'relu'\?",
     ),
     # autograd
-    "backward-of-constant": (lambda: t(1).backward(), GraphError, r"\[backward\] expected a tensor that"),
+    "backward-of-constant": (
+        lambda: t(1).backward(),
+        GraphError,
+        r"\[backward\] expected a tensor that",
+    ),
     "backward-of-many": (
         lambda: (t(2).requires_grad_() * 2).backward(),
         ValueError,
@@ -348,7 +356,9 @@ def test_nan_in_training_names_the_place(backend_name, tmp_path):
     with trine.no_grad():
         trainer.model.weight.fill_(float("inf"))
     before = trainer.model.weight.detach().numpy().copy()
-    with pytest.raises(DivergenceError, match=r"\[train\] .*parameter weight; the update was not applied"):
+    with pytest.raises(
+        DivergenceError, match=r"\[train\] .*parameter weight; the update was not applied"
+    ):
         trainer.fit(loader, epochs=1)
     np.testing.assert_array_equal(trainer.model.weight.detach().numpy(), before)
     assert (tmp_path / checkpoint.SNAPSHOT).is_file()

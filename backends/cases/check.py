@@ -246,7 +246,7 @@ def check_op(op: str, backend: str, seed: int = 0) -> list[CheckResult]:
     engine = get_backend(backend)
     engine.launchers(OPS[op])  # the backend's kernels are registered now
     names: list[str | None] = [None, *(k.name for k in registry.kernels(op, backend))]
-    results = []
+    results: list[CheckResult] = []
     for dtype in registry.KERNEL_DTYPES:
         samples = case.samples(np.random.default_rng(seed), np.dtype(dtype))
         for name in names:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -187,7 +187,7 @@ def models(json: JsonFlag = False) -> None:
     """List the systems that can be trained or explained."""
     from trine import models as registry
 
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name in registry.names():
         system = registry.get(name)
         commands = [
@@ -213,7 +213,7 @@ def models(json: JsonFlag = False) -> None:
         ("name", "family", "year", "parameters", "data", "commands", "summary"),
         [
             (r["name"], r["family"], r["year"], r["parameters"] or "", r["data"] or "",
-             " ".join(map(str, r["commands"])), r["summary"])
+             " ".join(r["commands"]), r["summary"])
             for r in rows
         ],
     )  # fmt: skip

@@ -170,6 +170,9 @@ def run(options: Options, *, json: bool) -> None:
     )
     report = _report(prepared, options, summary)
     _print_report(prepared.system, report)
+    if prepared.system.report and prepared.system.explain is not None:
+        explanation = prepared.system.explain(backend=report["backend"], dtype=options.dtype)
+        console.print(explanation.text(), highlight=False, markup=False)
     if options.plot:
         from trine.cli.plots import plot_run
 

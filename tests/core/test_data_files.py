@@ -67,7 +67,7 @@ def test_digits_are_images():
     splits = load("digits")
     assert splits.train.x.shape == (1438, 1, 28, 28)
     assert splits.train.x.dtype == np.float32
-    assert 0 <= splits.train.x.min()
+    assert splits.train.x.min() >= 0
     assert splits.train.x.max() <= 1
     assert splits.num_classes == 10
     assert "CC BY" in splits.licence

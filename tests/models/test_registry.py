@@ -85,6 +85,13 @@ def test_check_names_what_falls_short() -> None:
     assert mlp.check({"test_accuracy": 0.5}) == ["mlp: test_accuracy 0.5 is below 0.97"]
     assert "reports no test_accuracy" in mlp.check({})[0]
     assert mlp.check({"test_accuracy": float("nan")}) != []
+    assert mlp.check({"test_accuracy": 0.5, "data": "digits", "epochs": mlp.epochs}) != []
+
+
+def test_check_asks_nothing_of_other_data_or_a_shorter_run() -> None:
+    mlp = models.get("mlp")
+    assert mlp.check({"test_accuracy": 0.5, "data": "fashion-mnist"}) == []
+    assert mlp.check({"test_accuracy": 0.5, "data": "digits", "epochs": 1}) == []
 
 
 def test_importing_the_package_loads_no_family() -> None:
