@@ -10,17 +10,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from trine import nn, optim
 from trine.dtypes import Array, float64
+from trine.errors import DivergenceError
 from trine.optim.clip import clip_factor
 from trine.tensor import Tensor
-
-Batch = tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]
+from trine.training import checkpoint
+from trine.training.batches import Batch
 
 
 @dataclass
@@ -77,6 +78,25 @@ class Guard:
         windows = [window for _, window in self._pending]
         self._pending.clear()
         return None if finite.all() else windows[int(np.argmin(finite))]
+
+
+def diverged(
+    bad: Window, place: str, weights: checkpoint.Arrays, file: Path | None
+) -> DivergenceError:
+    """Save a bad step's batches and the weights in `file`, if given; return the error to raise."""
+    saved = ""
+    if file is not None:
+        arrays = {f"model.{name}": array for name, array in weights.items()}
+        for i, (x, y, indices) in enumerate(bad.batches):
+            arrays |= {f"batch.{i}.x": x, f"batch.{i}.y": y, f"batch.{i}.indices": indices}
+        facts = {"kind": "snapshot", "step": bad.step, "epoch": bad.epoch, "place": place}
+        checkpoint.save(file, arrays, {**facts, "random": bad.random})
+        saved = f" Batch and weights are in {file}."
+    return DivergenceError(
+        f"[train] expected finite numbers in step {bad.step + 1} (epoch {bad.epoch + 1}), got NaN or "
+        f"Inf in {place}; the update was not applied.{saved} Try a smaller --lr, or clip_norm, and "
+        "look at the data."
+    )
 
 
 def first_nonfinite(

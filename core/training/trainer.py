@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,12 @@ from trine import nn, optim, random
 from trine.backends import Backend
 from trine.data import DataLoader
 from trine.dtypes import float64
-from trine.errors import BackendError, CheckpointError, DivergenceError, suggest
+from trine.errors import BackendError, CheckpointError, suggest
 from trine.tensor import Tensor
 from trine.training import checkpoint, state
+from trine.training.batches import Batch, check_scalar, closable, detached, groups
 from trine.training.callbacks import Callback
-from trine.training.diagnose import Batch, Guard, Window, first_nonfinite
+from trine.training.diagnose import Guard, Window, diverged, first_nonfinite
 from trine.training.metrics import Metric, Sums, accuracy, resolve
 from trine.training.monitor import Mode, Monitor
 from trine.training.progress import CompileNote, Progress, Silent, make_progress
@@ -221,8 +222,8 @@ class Trainer:
 
     def _train(self, loader: DataLoader, limit: int | None) -> None:
         self.model.train()
-        with closing(_closable(loader.epoch(self.epoch, self.batch))) as batches:
-            for group in _groups(batches, self.accumulate):
+        with closing(closable(loader.epoch(self.epoch, self.batch))) as batches:
+            for group in groups(batches, self.accumulate):
                 if self.stop_reason is None and self._request.name is not None:
                     self.stop_reason = self._request.name
                 elif limit is not None and self.step >= limit:
@@ -257,7 +258,7 @@ class Trainer:
             samples, target = self._upload(x, y)
             output = self.model(samples)
             loss = self.loss(output, target)
-            _check_scalar(loss)
+            check_scalar(loss)
             if self.loss_reduction == "mean" and len(group) > 1:
                 part = loss * (len(x) / window.samples)
             else:
@@ -281,7 +282,7 @@ class Trainer:
             value = loss.detach().astype(float64)
             sums.add("loss", value * samples if self.loss_reduction == "mean" else value, samples)
             for name, metric in self.metrics.items():
-                found, number = metric(_detached(output), target)
+                found, number = metric(detached(output), target)
                 sums.add(name, found, number)
 
     def _evaluate(self, loader: DataLoader) -> dict[str, float] | None:
@@ -291,14 +292,14 @@ class Trainer:
         drawn = generator.state()
         self.model.eval()
         try:
-            with trine.no_grad(), closing(_closable(loader.epoch(0))) as batches:
+            with trine.no_grad(), closing(closable(loader.epoch(0))) as batches:
                 for x, y, _ in batches:
                     if self._request.name is not None:
                         return None
                     samples, target = self._upload(x, y)
                     output = self.model(samples)
                     loss = self.loss(output, target)
-                    _check_scalar(loss)
+                    check_scalar(loss)
                     self._count(sums, loss, output, target, len(x))
         finally:
             generator.load_state(drawn)
@@ -338,22 +339,11 @@ class Trainer:
             return
         self.step = bad.step
         random.default_generator().load_state(bad.random)
-        batches = [self._upload(x, y) for x, y, _ in bad.batches]
-        place = first_nonfinite(self.model, batches, self.loss)
-        saved = ""
-        if self.out is not None:
-            arrays = state.under("model", state.weights(self.model))
-            for i, (x, y, indices) in enumerate(bad.batches):
-                arrays |= {f"batch.{i}.x": x, f"batch.{i}.y": y, f"batch.{i}.indices": indices}
-            path = self.out / checkpoint.SNAPSHOT
-            facts = {"kind": "snapshot", "step": bad.step, "epoch": bad.epoch, "place": place}
-            checkpoint.save(path, arrays, {**facts, "random": bad.random})
-            saved = f" Batch and weights are in {path}."
-        raise DivergenceError(
-            f"[train] expected finite numbers in step {bad.step + 1} (epoch {bad.epoch + 1}), got NaN "
-            f"or Inf in {place}; the update was not applied.{saved} Try a smaller --lr, or clip_norm, "
-            "and look at the data."
+        place = first_nonfinite(
+            self.model, [self._upload(x, y) for x, y, _ in bad.batches], self.loss
         )
+        file = self.out / checkpoint.SNAPSHOT if self.out is not None else None
+        raise diverged(bad, place, state.weights(self.model), file)
 
     def _out_of_memory(self, loader: DataLoader, detail: str | None = None) -> BackendError:
         size = loader.batch_size
@@ -445,33 +435,3 @@ class Trainer:
             metrics={**train, **test},
             **clock.summary(),
         )
-
-
-def _check_scalar(loss: Any) -> None:
-    if not isinstance(loss, Tensor) or loss.numel() != 1:
-        shape = loss.shape if isinstance(loss, Tensor) else type(loss).__name__
-        raise ValueError(
-            f"[Trainer] expected the loss as a scalar tensor, got {shape}. Reduce it with mean() or "
-            "sum()."
-        )
-
-
-def _detached(output: Any) -> Any:
-    return output.detach() if isinstance(output, Tensor) else output
-
-
-def _groups(batches: Iterator[Batch], size: int) -> Iterator[list[Batch]]:
-    """Yield lists of `size` batches; the last one may be shorter."""
-    group: list[Batch] = []
-    for batch in batches:
-        group.append(batch)
-        if len(group) == size:
-            yield group
-            group = []
-    if group:
-        yield group
-
-
-def _closable(batches: Iterator[Batch]) -> Any:
-    """Return the iterator as a generator, whose end ends the loader's thread at once."""
-    yield from batches

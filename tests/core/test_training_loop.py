@@ -71,10 +71,10 @@ def test_an_epoch_equals_the_equations(tiny, backend_name):
 
 
 def test_accumulation_equals_the_big_batch(tiny, backend_name):
-    one, many = plain(tiny, double=True), plain(tiny, double=True, accumulate=3)
-    a = one.fit(DataLoader(tiny.dataset(), 24, shuffle=True), epochs=2)
+    one, many = plain(tiny, double=True), plain(tiny, double=True, accumulate=4)
+    a = one.fit(DataLoader(tiny.dataset(), 32, shuffle=True), epochs=2)
     b = many.fit(DataLoader(tiny.dataset(), 8, shuffle=True), epochs=2)
-    assert a.steps == b.steps == 6  # 24, 24 and 2 samples
+    assert a.steps == b.steps == 4  # 32 samples, and 18 as 8 + 8 + 2
     for name, value in weights(one).items():
         np.testing.assert_allclose(weights(many)[name], value, rtol=1e-13, err_msg=name)
     assert a.train_loss == pytest.approx(b.train_loss, rel=1e-13)
@@ -255,6 +255,16 @@ def test_the_monitor_must_exist_and_have_a_direction(tiny):
 # Numbers that are not finite
 
 
+class Steps(Callback):
+    """Notes the steps that were done."""
+
+    def __init__(self):
+        self.seen = []
+
+    def on_step_end(self, trainer):
+        self.seen.append(trainer.step)
+
+
 def test_nan_in_the_data_names_the_layer_and_touches_nothing(tiny, backend_name, tmp_path):
     data = tiny.dataset()
     data.x[17, 2] = np.nan
@@ -262,9 +272,10 @@ def test_nan_in_the_data_names_the_layer_and_touches_nothing(tiny, backend_name,
     bad = int(np.flatnonzero(loader.order(0) == 17)[0]) // 8
     clean = plain(tiny)
     clean.fit(loader, epochs=1, max_steps=bad)
-    run = plain(tiny, tmp_path)
+    run = plain(tiny, tmp_path, callbacks=[Steps()])
     with pytest.raises(DivergenceError) as caught:
         run.fit(loader, epochs=1)
+    assert run.callbacks[0].seen == list(range(1, bad + 1))  # on the CPU each step is checked
     text = str(caught.value)
     assert f"step {bad + 1} (epoch 1)" in text
     assert "the input batch, and so in the output of layer model (Linear)" in text
@@ -343,16 +354,25 @@ def device(monkeypatch):
 
 def test_a_device_is_read_rarely_and_nan_still_changes_nothing(tiny, device, tmp_path):
     data = tiny.dataset(160)
-    data.x[27] = np.nan  # batch 3 of 20, in file order
+    data.x[12] = np.nan  # the second of 20 batches
     loader = DataLoader(data, 8)
     clean = plain(tiny, log_every=5)
-    clean.fit(loader, epochs=1, max_steps=3)
+    clean.fit(loader, epochs=1, max_steps=1)
     expected = weights(clean)
     run = plain(tiny, tmp_path, log_every=5)
-    with pytest.raises(DivergenceError, match=r"step 4 \(epoch 1\).*the input batch"):
+    with pytest.raises(DivergenceError, match=r"step 2 \(epoch 1\).*the input batch"):
         run.fit(loader, epochs=1)
     same(expected, weights(run))  # later steps were suppressed on the device
-    assert 27 in checkpoint.load(tmp_path / checkpoint.SNAPSHOT)[0]["batch.0.indices"]
+    assert 12 in checkpoint.load(tmp_path / checkpoint.SNAPSHOT)[0]["batch.0.indices"]
+
+
+def test_no_checkpoint_is_written_over_a_bad_step(tiny, device, tmp_path):
+    data = tiny.dataset(160)
+    data.x[12] = np.nan
+    run = plain(tiny, tmp_path, log_every=100, checkpoint_every=4)
+    with pytest.raises(DivergenceError, match="step 2 "):
+        run.fit(DataLoader(data, 8), epochs=1)
+    assert not (tmp_path / checkpoint.LAST).exists()
 
 
 def test_a_device_is_read_once_in_log_every_steps(tiny, device):
@@ -404,7 +424,8 @@ def test_strict_makes_a_fallback_an_error_and_else_it_is_counted(tiny, monkeypat
             plain(tiny, strict=True).fit(*tiny.loaders(), epochs=1)
         assert not backend.strict
         with pytest.warns(FallbackWarning):
-            summary = plain(tiny).fit(*tiny.loaders(), epochs=1)
+            plain(tiny).fit(*tiny.loaders(), epochs=1)
+        summary = plain(tiny).fit(*tiny.loaders(), epochs=1)  # counts its own only
         (reason,) = summary.fallbacks
         assert reason.startswith("cross_entropy: ")
         assert summary.fallbacks[reason] == 7 + 4  # steps, and batches of the evaluation

@@ -119,7 +119,7 @@ def test_compiling_is_announced_only_when_it_takes_long():
 
 
 class Compiler:
-    """A backend that compiles for two seconds, without taking any."""
+    """A backend that says how long it compiled."""
 
     def __init__(self, counters):
         self.counters = counters
@@ -133,13 +133,10 @@ def test_compile_time_is_counted_apart(tiny):
     backend = Compiler(tiny.trainer().backend.counters)
     clock = Clock(backend)
     with clock.training(100):
-        time.sleep(0.02)
-    before = clock.samples_per_second()
-    assert 0 < before < 100 / 0.02
-    with clock.training(100):
-        backend.total += 2.0
-    assert clock.summary()["compile_seconds"] == 2.0
-    assert clock.samples_per_second() > before  # the two seconds are not in it
+        time.sleep(0.2)
+        backend.total += 0.19
+    assert clock.samples_per_second() > 100 / 0.2  # the time of compiling is not in it
+    assert clock.summary()["compile_seconds"] == pytest.approx(0.19)
 
 
 def test_the_first_step_on_numba_is_watched(tiny, backend_name, monkeypatch):
