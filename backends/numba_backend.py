@@ -27,16 +27,23 @@ class NumbaBackend(Backend):
     def __init__(self) -> None:
         super().__init__(np)
         threads.choose_layer()
+        self._user_kernels: dict[Any, Callable[..., Any]] = {}
 
     def make_launch(self, spec: OpSpec, entry: registry.Kernel) -> Callable[..., None]:
         """Return a launch of the kernel, compiled here if a user wrote it in plain Python."""
-        function = numba_kernels.compile_user(entry.function) if entry.user else entry.function
+        function = self._compiled(entry) if entry.user else entry.function
         parameters = entry.parameters
 
         def launch(**call: Any) -> None:
             function(*[call[name] for name in parameters])
 
         return launch
+
+    def _compiled(self, entry: registry.Kernel) -> Callable[..., Any]:
+        """Compile a user's kernel once, however often the choice among kernels is made anew."""
+        if entry.function not in self._user_kernels:
+            self._user_kernels[entry.function] = numba_kernels.compile_user(entry.function)
+        return self._user_kernels[entry.function]
 
     def before_launch(self) -> None:
         """Refuse to run kernels in a forked child, where the thread pool is dead."""

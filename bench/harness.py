@@ -23,7 +23,6 @@ from trine.backends.op import OPS
 from trine.kernels import registry
 
 ROUNDS = 7
-MIN_CALLS = 3
 
 
 @dataclass
@@ -64,13 +63,15 @@ def run(
     ops: Iterable[str],
     backends: Sequence[str],
     *,
+    shapes: Sequence[str] = (),
     seconds: float = 0.5,
     dtype: str = "float32",
     seed: int = 0,
 ) -> list[BenchResult]:
     """Time every kernel of the ops, and the reference, on the shapes of their cases.
 
-    `seconds` is the time for each kernel and shape. Ops without timing shapes are left out.
+    `shapes` names those to time ("tiny", "typical", "large"), all by default; `seconds` is the time
+    for each kernel and shape. Ops without timing shapes are left out.
     """
     results: list[BenchResult] = []
     for op in ops:
@@ -78,8 +79,11 @@ def run(
         if case.timing is None:
             continue
         for sample in case.timing(np.random.default_rng(seed), np.dtype(dtype)):
+            if shapes and sample.label not in shapes:
+                continue
+            known = reference(OPS[op], sample)
             candidates = [
-                Candidate(get_backend(name), kernel, case, sample, dtype)
+                Candidate(get_backend(name), kernel, case, sample, dtype, known)
                 for name in backends
                 for kernel in _kernel_names(op, name)
             ]
@@ -97,16 +101,22 @@ class Candidate:
     """One kernel on one backend for one shape."""
 
     def __init__(
-        self, backend: Backend, kernel: str, case: OpCase, sample: Sample, dtype: str
+        self,
+        backend: Backend,
+        kernel: str,
+        case: OpCase,
+        sample: Sample,
+        dtype: str,
+        known: tuple[list[Any], list[Any]],
     ) -> None:
         self.backend, self.kernel, self.case, self.sample = backend, kernel, case, sample
         self.serves = True
         self.dtype = dtype
-        expected, _ = reference(OPS[case.op], sample)
+        self.known = known
         arrays = [a for a in sample.args if a is not None]
         width = np.dtype(dtype).itemsize
         out_bytes = sum(a.size * (width if a.dtype.kind == "f" else a.dtype.itemsize)
-                        for a in map(np.asarray, expected))  # fmt: skip
+                        for a in map(np.asarray, known[0]))  # fmt: skip
         self.result = BenchResult(
             case.op, backend.name, kernel, dtype, sample.label,
             flops=case.flops(sample), bytes=sum(a.nbytes for a in arrays) + out_bytes,
@@ -116,7 +126,9 @@ class Candidate:
     def prepare(self, seed: int) -> bool:
         """Check the kernel and put its inputs in place; False if it gets no time."""
         with preferring(self.case.op, self.kernel):
-            checked = check_sample(self.backend, self.case, self.sample, self.kernel, self.dtype)
+            checked = check_sample(
+                self.backend, self.case, self.sample, self.kernel, self.dtype, self.known
+            )
         self.serves = checked.status != "skipped"
         if checked.status == "failed":
             self.result.error = checked.message
@@ -162,14 +174,16 @@ def _time_together(candidates: list[Candidate], seconds: float, seed: int) -> No
     """Time candidates in turns, round after round."""
     for _ in range(ROUNDS):
         for candidate in candidates:
-            budget = seconds / ROUNDS
+            end = time.perf_counter() + seconds / ROUNDS
             with preferring(candidate.case.op, candidate.kernel):
-                candidate.call()  # caches and thread pools change hands here
-                started, calls = time.perf_counter(), 0
-                while calls < MIN_CALLS or time.perf_counter() - started < budget:
+                if len(candidates) > 1:
+                    candidate.call()  # caches and thread pools change hands here
+                while True:
                     before = time.perf_counter()
                     candidate.call()
-                    candidate.result.times.append(time.perf_counter() - before)
-                    calls += 1
+                    after = time.perf_counter()
+                    candidate.result.times.append(after - before)
+                    if after >= end:
+                        break
     for candidate in candidates:
         candidate.recheck(seed)

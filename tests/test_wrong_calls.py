@@ -86,7 +86,7 @@ CALLS = {
     "loss-shapes": (
         lambda: F.mse_loss(t(4, 1), t(4)),
         ValueError,
-        r"\[mse_loss\] expected target of shape \(4, 1\)",
+        r"\[mse_loss\] expected target of the shape of input, \(4, 1\), got \(4,\)",
     ),
     "add-shapes": (
         lambda: t(3) + t(4),

@@ -346,6 +346,9 @@ def bench(
     ops: OpNames = None,
     backend: Annotated[str, typer.Option(help="all, or one backend.")] = "all",
     kernel_file: KernelFiles = None,
+    shape: Annotated[
+        list[str] | None, typer.Option(help="tiny, typical or large; all by default. Repeatable.")
+    ] = None,
     seconds: Annotated[float, typer.Option(min=0.01, help="Time for each kernel and shape.")] = 0.5,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all by default.")] = None,
     json: Annotated[Path | None, typer.Option(help="Write the results to a file.")] = None,
@@ -362,6 +365,7 @@ def bench(
         tuple(ops or ()),
         tuple(kernel_file or ()),
         backend,
+        shapes=tuple(shape or ()),
         seconds=seconds,
         threads=threads,
         json=json,

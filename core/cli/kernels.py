@@ -14,6 +14,9 @@ from trine.cli.output import console, emit_json, notes, table
 from trine.errors import suggest
 
 
+SHAPES = ("tiny", "typical", "large")
+
+
 def _select(ops: Sequence[str]) -> tuple[str, ...]:
     for name in ops:
         if name not in OPS:
@@ -68,6 +71,7 @@ def bench(
     files: Sequence[Path],
     backend: str,
     *,
+    shapes: Sequence[str],
     seconds: float,
     threads: int | None,
     json: Path | None,
@@ -75,10 +79,13 @@ def bench(
     """Time kernels; a kernel that fails its check gets no time, and the exit code is 1."""
     from trine import bench as harness
 
+    for shape in shapes:
+        if shape not in SHAPES:
+            raise suggest("bench", "shape", shape, SHAPES)
     setup.load_kernel_files(files)
     setup.set_threads(threads)
     names, chosen = _select(ops), _backends(backend)
-    results = harness.run(ops=names, backends=chosen, seconds=seconds)
+    results = harness.run(ops=names, backends=chosen, shapes=shapes, seconds=seconds)
     harness.print_table(results, console)
     if json is not None:
         harness.write_json(results, json)

@@ -17,7 +17,7 @@ from trine.cli.output import console, emit_json, notes
 from trine.data import DataLoader, Splits
 from trine.errors import suggest
 from trine.models.registry import System
-from trine.training import Summary, Trainer
+from trine.training import StopAt, Summary, Trainer
 
 OPTIMIZERS: dict[str, Callable[..., optim.Optimizer]] = {
     "sgd": optim.SGD,
@@ -148,6 +148,7 @@ def prepare(options: Options) -> Run:
         model,
         optimizer,
         system.loss,
+        callbacks=[StopAt(*system.stop)] if system.stop is not None else [],
         metrics=system.metrics,
         schedule=schedule,
         out=out,
@@ -180,6 +181,8 @@ def run(options: Options, *, json: bool) -> None:
             notes.print(f"plot: {file}", highlight=False)
     if json:
         emit_json(report)
+    if summary.interrupted:
+        raise SystemExit(130 if summary.stopped == "SIGINT" else 143)  # as the shell expects
 
 
 def _report(prepared: Run, options: Options, summary: Summary) -> dict[str, Any]:

@@ -118,7 +118,8 @@ def test_resume_continues(run, tmp_path):
     ("arguments", "message"),
     [
         (("train", "lenet"), "Did you mean 'lenet5'"),
-        (("train", "single-neuron", "--data", "nothing-like-it"), "expected a known data set"),
+        (("train", "mlp", "--data", "nothing-like-it"), "expected a known data set"),
+        (("train", "single-neuron"), "expected a system that trains"),
         (("train", "mlp", "--kernel", "conv2d"), "expected OP=NAME"),
         (("train", "mlp", "--kernel", "conv=x"), "expected a known op"),
         (("train", "mlp", "--optimizer", "adan"), "Did you mean 'adam'"),
@@ -229,7 +230,9 @@ def test_check_and_bench_one_op(tmp_path):
     assert counts["passed"] > 0
     assert counts["failed"] == 0
     file = tmp_path / "bench.json"
-    invoke("bench", "relu", "--backend", "numpy", "--seconds", 0.02, "--json", file)
+    invoke(
+        "bench", "relu", "--backend", "numpy", "--shape", "tiny", "--seconds", 0.02, "--json", file
+    )
     assert json.loads(file.read_text())["results"]
 
 
