@@ -440,7 +440,7 @@ class TensorMethods:  # noqa: PLW1641  Tensor hashes by identity
 
 def _flat(items: Sequence[int | Sequence[int]]) -> tuple[int, ...]:
     if len(items) == 1 and not isinstance(items[0], (int, np.integer)):
-        items = cast("Sequence[int]", items[0])
+        items = items[0]
     return tuple(int(cast("int", item)) for item in items)
 
 

@@ -187,7 +187,7 @@ def _matmul_timing(rng: Rng, dtype: DType) -> list[Sample]:
 def _matmul_flops(sample: Sample) -> int:
     a, b = sample.args
     columns = b.shape[-2] if sample.attrs.get("trans_b") else b.shape[-1]
-    return 2 * math.prod(a.shape) * int(columns)
+    return int(2 * math.prod(a.shape) * columns)
 
 
 register(OpCase("matmul", _matmul, "reduction", _matmul_timing, _matmul_flops))
