@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 import trine
+from trine import backends
 from trine.backends import get_backend, probe
 
 GPU_SKIPS = pytest.StashKey[int]()
@@ -41,5 +42,9 @@ def backend_name(request: pytest.FixtureRequest) -> Iterator[str]:
 
 
 @pytest.fixture(autouse=True)
-def _seeded() -> None:
+def _fresh_state() -> Iterator[None]:
+    """Start each test from seed 0, and undo a change of the process's default backend."""
     trine.seed(0)
+    default = backends._process_default
+    yield
+    backends._process_default = default

@@ -13,7 +13,6 @@ from trine.cli import setup
 from trine.cli.output import console, emit_json, notes, table
 from trine.errors import suggest
 
-
 SHAPES = ("tiny", "typical", "large")
 
 
