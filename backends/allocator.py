@@ -56,7 +56,8 @@ class PoolAllocator:
     def __init__(self) -> None:
         self._free: defaultdict[int, list[Raw]] = defaultdict(list)
         self._live: dict[int, tuple[int, str]] = {}
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
+        """Reentrant: the garbage collector may end a loan while this thread holds the lock."""
         self.op = "empty"
         """The op that asks, for reports of memory."""
         self.used_bytes = 0
@@ -109,9 +110,9 @@ class PoolAllocator:
     def trim(self) -> None:
         """Give the blocks that nobody uses back to the system."""
         with self._lock:
-            for size, blocks in self._free.items():
+            free, self._free = self._free, defaultdict(list)
+            for size, blocks in free.items():
                 self.held_bytes -= size * len(blocks)
-            self._free.clear()
 
     def stats(self) -> dict[str, int]:
         """Return bytes in use, held (in use or free) and the peak of those in use."""
@@ -120,7 +121,7 @@ class PoolAllocator:
     def report(self, count: int = 5) -> str:
         """Return a line that names the largest live arrays and the ops that made them."""
         with self._lock:
-            largest = sorted(self._live.values(), reverse=True)[:count]
+            largest = sorted(self._live.copy().values(), reverse=True)[:count]
         if not largest:
             return "No large array of a kernel is alive."
         items = "; ".join(f"{size / 2**20:.1f} MiB {label}" for size, label in largest)

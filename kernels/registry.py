@@ -150,7 +150,7 @@ def cuda_kernel(
     """Register a CUDA C++ kernel of `op`, e.g. function="max_pool2d<{T}>" of source="pool.cu".
 
     `source` is relative to the file that calls. `launch(**call)` receives the op's arrays,
-    attributes and outputs by name and returns a `trine.backends.launcher.Launch`: the grid, the
+    attributes and outputs by name and returns a `trine.backends.cuda_launch.Launch`: the grid, the
     block and the kernel's arguments, whose scalars are converted to the types that the `.cu`
     declares.
 

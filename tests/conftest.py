@@ -9,6 +9,7 @@ import pytest
 import trine
 from trine import backends
 from trine.backends import get_backend, probe
+from trine.kernels import registry
 
 GPU_SKIPS = pytest.StashKey[int]()
 
@@ -43,8 +44,9 @@ def backend_name(request: pytest.FixtureRequest) -> Iterator[str]:
 
 @pytest.fixture(autouse=True)
 def _fresh_state() -> Iterator[None]:
-    """Start each test from seed 0, and undo a change of the process's default backend."""
+    """Start each test from seed 0; leave no backend chosen and no kernel preferred to the next."""
     trine.seed(0)
-    default = backends._process_default
     yield
-    backends._process_default = default
+    backends._process_default = None
+    registry._preferred.clear()
+    registry._touch()

@@ -16,7 +16,7 @@ FOLDERS = {"core": "trine", "backends": "trine.backends", "kernels": "trine.kern
 
 # The floors of the house, the ground first. A module may import from its own floor and those below.
 FLOORS = [
-    ("trine.errors", "trine.dtypes", "trine.random"),
+    ("trine.errors", "trine.dtypes", "trine.random", "trine.atomic"),
     ("trine.kernels",),
     ("trine.backends",),
     ("trine.autograd", "trine.primitives", "trine.tensor_methods", "trine.tensor", "trine.joining",

@@ -8,11 +8,10 @@ from pathlib import Path
 import numpy as np
 
 import trine
-from trine import data, models
+from trine import atomic, data, models
 from trine.cli import setup
 from trine.cli.output import console, emit_json, notes, table
 from trine.cli.predict import load_run
-from trine.nn.serialization import write_atomically
 
 
 def run(
@@ -79,7 +78,7 @@ def _explain_example(
         options["step"] = step
     explanation = system.explain(backend=chosen.name, dtype=dtype, **options)
     if html is not None:
-        write_atomically(html, explanation.html().encode())
+        atomic.write_text(html, explanation.html())
         notes.print(f"page: {html}", highlight=False)
     if json:
         emit_json(explanation.json())
@@ -106,7 +105,7 @@ def _explain_run(
         name=f"{config['model']}, test sample {sample}",
     )  # fmt: skip
     if html is not None:
-        write_atomically(html, explanation.html().encode())
+        atomic.write_text(html, explanation.html())
         notes.print(f"page: {html}", highlight=False)
     if json:
         emit_json(explanation.json())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from trine import atomic
 from trine.errors import CheckpointError
 from trine.nn.state import host_array
 from trine.tensor import Tensor
@@ -33,34 +33,8 @@ def save_file(
         name: np.ascontiguousarray(host_array(value)).reshape(value.shape)
         for name, value in tensors.items()
     }
-    write_atomically(filename, save(arrays, metadata=dict(metadata) if metadata else None))
-
-
-def write_atomically(filename: str | os.PathLike[str], content: bytes) -> None:
-    """Write a file such that, whatever happens, the old or the new content is there in full."""
-    target = Path(filename)
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    sync_folder(target.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make a rename in a folder last through a power failure, where the system allows it."""
-    if os.name != "posix":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    content = save(arrays, metadata=dict(metadata) if metadata else None)
+    atomic.write_chunks(Path(filename), [content])
 
 
 def load_file(filename: str | os.PathLike[str]) -> dict[str, npt.NDArray[Any]]:

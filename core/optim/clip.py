@@ -16,9 +16,10 @@ EPS = 1e-6
 
 def clip_factor(backend: Backend, norm: Array, max_norm: float) -> Array:
     """Return min(1, max_norm / (norm + 1e-6)), float64 (1,); NaN if the norm is not finite."""
-    limit = backend.hyper(max_norm)
-    ratio = backend.div(limit, backend.add(norm, backend.hyper(EPS)))
-    factor = backend.minimum(ratio, backend.hyper(1.0))
+    ratio = backend.div(
+        backend.constant(max_norm, float64), backend.add(norm, backend.constant(EPS, float64))
+    )
+    factor = backend.minimum(ratio, backend.constant(1.0, float64))
     # An infinite norm would give the factor 0, and 0 * inf = NaN in the parameters.
     return backend.add(factor, backend.sub(norm, norm))
 

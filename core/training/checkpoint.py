@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from trine import atomic
 from trine.errors import CheckpointError
-from trine.training import atomic
 
 FORMAT = 1
 LAST, PREVIOUS, BEST, SNAPSHOT = (

@@ -12,8 +12,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from trine import atomic
 from trine.errors import CheckpointError
-from trine.training import atomic, checkpoint
+from trine.training import checkpoint
 
 CONFIG, METRICS, TIMING = "config.json", "metrics.jsonl", "timing.jsonl"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 
 import numpy as np
@@ -85,3 +86,27 @@ def test_threads_never_get_the_same_block():
         thread.join()
     assert not faults
     assert pool.used_bytes == 0
+
+
+def test_the_garbage_collector_may_end_a_loan_inside_the_pool():
+    """Arrays in reference cycles die when Python collects, wherever the thread then is."""
+
+    pool = PoolAllocator()
+    finished = threading.Event()
+
+    def work():
+        thresholds = gc.get_threshold()
+        gc.set_threshold(1)
+        try:
+            for turn in range(300):
+                cycle = [pool.empty(LARGE, FLOAT32)]
+                cycle.append(cycle)
+                pool.report()
+                if turn % 7 == 0:
+                    pool.trim()
+        finally:
+            gc.set_threshold(*thresholds)
+        finished.set()
+
+    threading.Thread(target=work, daemon=True).start()
+    assert finished.wait(30), "the pool waits for itself"

@@ -22,19 +22,6 @@ COMMANDS = [
 ]  # fmt: skip
 
 
-@pytest.fixture(autouse=True)
-def _keep_defaults():
-    """Commands set the default backend of the process; put it back."""
-    from trine import backends
-    from trine.kernels import registry
-
-    default = backends._process_default
-    yield
-    backends._process_default = default
-    registry._preferred.clear()
-    registry._touch()
-
-
 def invoke(*arguments, code=0):
     result = RUNNER.invoke(app, [str(a) for a in arguments])
     if result.exception is not None and not isinstance(result.exception, SystemExit):

@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from trine import atomic
 from trine.errors import CheckpointError
-from trine.training import atomic, checkpoint, records
+from trine.training import checkpoint, records
 
 ARRAYS = {
     "model.w": np.arange(12, dtype=np.float32).reshape(3, 4),

@@ -12,8 +12,6 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from trine.nn.serialization import sync_folder
-
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -66,7 +64,7 @@ def write_chunks(path: Path, chunks: Iterable[bytes], keep_as: Path | None = Non
 
 def write_text(path: Path, text: str) -> None:
     """Replace a text file atomically, as UTF-8; raises OSError with the remedy."""
-    write_chunks(Path(path), [text.encode()])
+    write_chunks(path, [text.encode()])
 
 
 def append(path: Path, text: str) -> None:
@@ -88,3 +86,14 @@ def truncate(path: Path, length: int) -> None:
             os.fsync(file.fileno())
     except OSError as error:
         raise failed(error, path) from error
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename in a folder last through a power failure, where the system allows it."""
+    if os.name != "posix":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
