@@ -2,6 +2,7 @@
 
 from trine.kernels.numba import (  # noqa: F401  each registers its kernels
     activation,
+    batch_norm,
     conv,
     conv_grad,
     embedding,
@@ -9,6 +10,7 @@ from trine.kernels.numba import (  # noqa: F401  each registers its kernels
     optimiser,
     pool,
     random,
+    row_norm,
     softmax,
 )
 from trine.kernels.numba.jit import (
