@@ -2,6 +2,7 @@
 
 from trine.kernels.numba import (  # noqa: F401  each registers its kernels
     activation,
+    batch_norm,
     conv,
     conv_grad,
     conv_grad_tiles,
@@ -12,6 +13,7 @@ from trine.kernels.numba import (  # noqa: F401  each registers its kernels
     optimiser,
     pool,
     random,
+    row_norm,
     softmax,
 )
 from trine.kernels.numba.jit import (
