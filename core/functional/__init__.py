@@ -40,7 +40,7 @@ from trine.functional.loss import (
 from trine.functional.norm import batch_norm, group_norm, layer_norm
 from trine.functional.padding import pad
 from trine.functional.pool import adaptive_avg_pool2d, avg_pool2d, max_pool2d
-from trine.functional.recurrent import lstm
+from trine.functional.recurrent import gru, lstm, rnn
 from trine.functional.softmax import log_softmax, softmax
 
 __all__ = [
@@ -57,6 +57,7 @@ __all__ = [
     "embedding",
     "exponential_loss",
     "group_norm",
+    "gru",
     "hardtanh",
     "hinge_loss",
     "huber_loss",
@@ -76,6 +77,7 @@ __all__ = [
     "pad",
     "piecewise_linear",
     "relu",
+    "rnn",
     "sigmoid",
     "sign",
     "silu",

@@ -32,13 +32,16 @@ from trine.nn.module import Module
 from trine.nn.normalization import BatchNorm1d, BatchNorm2d, GroupNorm, LayerNorm
 from trine.nn.parameter import Parameter
 from trine.nn.pooling import AdaptiveAvgPool2d, AvgPool2d, MaxPool2d
-from trine.nn.recurrent import LSTM
+from trine.nn.recurrent import GRU, LSTM, RNN
+from trine.nn.recurrent_cells import GRUCell, LSTMCell, RNNCell
 from trine.nn.serialization import load_file, save_file
 from trine.nn.summary import summary
 
 __all__ = [
     "ELU",
+    "GRU",
     "LSTM",
+    "RNN",
     "AdaptiveAvgPool2d",
     "AvgPool2d",
     "BCELoss",
@@ -51,11 +54,13 @@ __all__ = [
     "Dropout",
     "Embedding",
     "Flatten",
+    "GRUCell",
     "GroupNorm",
     "Hardtanh",
     "HuberLoss",
     "Identity",
     "L1Loss",
+    "LSTMCell",
     "LayerNorm",
     "LeakyReLU",
     "Linear",
@@ -66,6 +71,7 @@ __all__ = [
     "ModuleList",
     "NLLLoss",
     "Parameter",
+    "RNNCell",
     "ReLU",
     "Sequential",
     "SiLU",

@@ -37,7 +37,7 @@ from trine.kernels.numba.simd import (
 )
 from trine.kernels.registry import kernel
 
-GRAIN = 1 << 17
+GRAIN = 1 << 20
 CACHE_BYTES = 20 * 1024
 """How much of the image a block of tiles may touch: with its weights it stays in the first cache."""
 GATHER_FROM = 32
@@ -168,6 +168,29 @@ def _gather(
                 target += own * itemsize
 
 
+@helper
+def _sum_taps(
+    like: float, itemsize: int, weights: int, row_steps: Array, taps: int, source: int, table: int,
+    gathered: Array, count: int, pixels: int, sums: Array,
+) -> None:  # fmt: skip
+    """Sum the taps of `count` pixels for ROWS channels: sums (ROWS, pixels)."""
+    vector = VECTOR_BYTES // itemsize
+    width = MOST_VECTORS * vector
+    for p in range(0, count, width):
+        vectors = min(MOST_VECTORS, (count - p + vector - 1) // vector)
+        target = address(sums) + p * itemsize
+        if gathered.size:
+            tile_of_steps(
+                like, vectors, weights, address(row_steps), ROWS,
+                address(gathered) + p * taps * itemsize, vectors * vector, taps, 0, target, pixels,
+            )  # fmt: skip
+        else:
+            tile_of_taps(
+                like, vectors, weights, address(row_steps), ROWS, source + p * itemsize, table,
+                taps, 0, target, pixels,
+            )  # fmt: skip
+
+
 @parallel(grain=GRAIN)
 def _convolve(
     x: Array, size: Pair, border: Pair, stride: Pair, packed: bool, rows: int, columns: int,
@@ -186,8 +209,7 @@ def _convolve(
     panels = (channels + ROWS - 1) // ROWS
     itemsize = x.itemsize
     like = x.dtype.type(0)
-    vector = VECTOR_BYTES // itemsize
-    width = MOST_VECTORS * vector
+    width = MOST_VECTORS * (VECTOR_BYTES // itemsize)
     gathers = gathered.shape[1] > 0
     flat = out.shape[3] == 1
     workers = buffers.shape[0]
@@ -230,20 +252,10 @@ def _convolve(
                     for panel in range(split * panels // splits, (split + 1) * panels // splits):
                         start = phases[f, WEIGHTS_FROM] + (group * panels + panel) * taps * ROWS
                         factors = address(weights) + start * itemsize
-                        for p in range(0, count, width):
-                            vectors = min(MOST_VECTORS, (count - p + vector - 1) // vector)
-                            target = address(run) + p * itemsize
-                            if gathers:
-                                tile_of_steps(
-                                    like, vectors, factors, address(row_steps), ROWS,
-                                    address(gathered[w]) + p * taps * itemsize, vectors * vector,
-                                    taps, 0, target, pixels,
-                                )  # fmt: skip
-                            else:
-                                tile_of_taps(
-                                    like, vectors, factors, address(row_steps), ROWS,
-                                    source + (first + p) * itemsize, table, taps, 0, target, pixels,
-                                )  # fmt: skip
+                        _sum_taps(
+                            like, itemsize, factors, row_steps, taps, source + first * itemsize, table,
+                            gathered[w], count, pixels, run,
+                        )  # fmt: skip
                         for g in range(min(ROWS, channels - panel * ROWS)):
                             k = panel * ROWS + g
                             _store(
@@ -337,7 +349,7 @@ def conv2d(
     """out[n, k, i, j] = act(sum_crs w[k, c, r, s] x[n, c, i sh - ph + r dh, j sw - pw + s dw] + b)."""
     if not out.size:
         return
-    n, channels, height, width = x.shape
+    n, _, height, width = x.shape
     filters, depth = weight.shape[:2]
     kernel_size = (weight.shape[2], weight.shape[3])
     layout = geometry.forward(depth, (height, width), kernel_size, stride, padding, dilation)

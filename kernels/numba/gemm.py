@@ -28,7 +28,7 @@ from trine.kernels.registry import kernel
 PIECE = 64
 """Rows of the left matrix in one piece of work, a multiple of ROWS: they stay in the cache."""
 PIECES_A_THREAD = 4
-GRAIN = 1 << 17
+GRAIN = 1 << 20
 """Multiplications below which starting threads costs more than it saves."""
 
 

@@ -1,4 +1,4 @@
-"""The LSTM against its equations, written out one by one, forward and backward."""
+"""Recurrent nets against their equations, written out one by one, forward and backward."""
 
 from __future__ import annotations
 
@@ -168,3 +168,154 @@ def test_lstm_errors(backend_name, case, change, error, message):
     wrong = trine.zeros(*case["w_ih"].shape, dtype="float64")
     with pytest.raises(TypeError, match=r"\[lstm\] expected w_ih of dtype float32 to match input"):
         F.lstm(trine.zeros(T, N, D), None, wrong, trine.zeros(4 * H, H))
+
+
+# --- the plain net and the GRU, ragged lengths, the other direction -------------------------------
+
+BLOCKS = {"rnn": 1, "gru": 3, "lstm": 4}
+
+
+def step_by_hand(kind: str, x: Any, states: Any, p: dict[str, np.ndarray], relu: bool) -> Any:
+    """Return the states after one step of one sequence."""
+    z_x, z_h = p["w_ih"] @ x + p["b_ih"], p["w_hh"] @ states[0] + p["b_hh"]
+    if kind == "rnn":
+        return (np.maximum(z_x + z_h, 0) if relu else np.tanh(z_x + z_h),)
+    if kind == "gru":
+        (xr, xz, xn), (hr, hz, hn) = np.split(z_x, 3), np.split(z_h, 3)
+        r, z = logistic(xr + hr), logistic(xz + hz)
+        return ((1 - z) * np.tanh(xn + r * hn) + z * states[0],)
+    i, f, g, o = np.split(z_x + z_h, 4)
+    c = logistic(f) * states[1] + logistic(i) * np.tanh(g)
+    return logistic(o) * np.tanh(c), c
+
+
+def by_hand(
+    kind: str, p: dict[str, np.ndarray], lengths: list[int], reverse: bool, relu: bool = False
+) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Run each sequence by itself, over its own elements only."""
+    out = np.zeros((T, N, H))
+    last = [np.zeros((N, H)) for _ in range(1 + (kind == "lstm"))]
+    for n, length in enumerate(lengths):
+        states = [p["h0"][n], p["c0"][n]][: len(last)]
+        for t in range(length - 1, -1, -1) if reverse else range(length):
+            states = step_by_hand(kind, p["x"][t, n], states, p, relu)
+            out[t, n] = states[0]
+        for mine, state in zip(last, states, strict=True):
+            mine[n] = state
+    return out, last
+
+
+def params(kind: str) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(19)
+    rows = BLOCKS[kind] * H
+    shapes = {
+        "x": (T, N, D), "h0": (N, H), "c0": (N, H),
+        "w_ih": (rows, D), "w_hh": (rows, H), "b_ih": (rows,), "b_hh": (rows,),
+    }  # fmt: skip
+    return {name: rng.normal(size=shape) for name, shape in shapes.items()}
+
+
+def run_flat(kind: str, p: dict[str, trine.Tensor], **options: Any) -> tuple[trine.Tensor, ...]:
+    """Return (output, h_n) or (output, h_n, c_n)."""
+    weights = [p[name] for name in ("w_ih", "w_hh", "b_ih", "b_hh")]
+    if kind == "lstm":
+        out, states = F.lstm(p["x"], (p["h0"], p["c0"]), *weights, **options)
+        return out, *states
+    return getattr(F, kind)(p["x"], p["h0"], *weights, **options)
+
+
+KINDS = [("rnn", {}), ("rnn", {"nonlinearity": "relu"}), ("gru", {}), ("lstm", {})]
+
+
+@pytest.mark.parametrize(("kind", "options"), KINDS)
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("lengths", [None, [T, 2], [1, T]])
+def test_each_sequence_runs_over_its_own_elements(backend_name, kind, options, reverse, lengths):
+    p = params(kind)
+    relu = options.get("nonlinearity") == "relu"
+    out, last = by_hand(kind, p, lengths or [T] * N, reverse, relu)
+    if lengths:
+        for n, length in enumerate(lengths):
+            p["x"][length:, n] = np.nan  # is not read
+    got, *states = run_flat(
+        kind, {k: t64(v) for k, v in p.items()}, lengths=lengths, reverse=reverse, **options
+    )
+    np.testing.assert_allclose(got.numpy(), out, rtol=1e-12, atol=1e-14)
+    for mine, state in zip(states, last, strict=True):
+        np.testing.assert_allclose(mine.numpy(), state, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize(("kind", "options"), KINDS)
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("lengths", [None, [2, T]])
+def test_gradients_of_every_kind(backend_name, check_gradients, kind, options, reverse, lengths):
+    p = params(kind)
+    names = [name for name in p if kind == "lstm" or name != "c0"]
+    rng = np.random.default_rng(3)
+    factors = [t64(rng.normal(size=(T, N, H))), t64(rng.normal(size=(N, H))), 1.0]
+
+    def run(*tensors: trine.Tensor) -> trine.Tensor:
+        found = run_flat(
+            kind, dict(zip(names, tensors, strict=True)), lengths=lengths, reverse=reverse,
+            **options,
+        )  # fmt: skip
+        return sum((a * b).sum() for a, b in zip(found, factors, strict=False))
+
+    inputs = [t64(p[name]) for name in names]
+    check_gradients(run, *inputs)
+    assert trine.gradcheck(run, [x.requires_grad_() for x in inputs])
+
+    def gradients() -> list[np.ndarray]:
+        fresh = [t64(p[name]).requires_grad_() for name in names]
+        run(*fresh).backward()
+        return [x.grad.numpy() for x in fresh]
+
+    fused = gradients()
+    with trine.autograd.composed_ops():
+        composed = gradients()
+    for name, a, b in zip(names, fused, composed, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12, err_msg=name)
+
+
+@pytest.mark.parametrize("kind", ["rnn", "gru", "lstm"])
+@pytest.mark.parametrize("reverse", [False, True])
+def test_padding_gets_no_gradient_and_gives_none(backend_name, kind, reverse):
+    """NaN beyond the length reaches nothing; the error of an output beyond it is not used."""
+    p = params(kind)
+    p["x"][2:, 1] = np.nan
+    a = {name: t64(value).requires_grad_() for name, value in p.items()}
+    out, *_ = run_flat(kind, a, lengths=trine.tensor([T, 2]), reverse=reverse)
+    grad = np.ones((T, N, H))
+    grad[2:, 1] = np.nan
+    out.backward(t64(grad))
+    for name, x in a.items():
+        if name != "c0" or kind == "lstm":
+            assert np.isfinite(x.grad.numpy()).all(), name
+    assert (a["x"].grad.numpy()[2:, 1] == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("lengths", "message"),
+    [
+        ([1, 2, 3], r"\[gru\] expected lengths as 2 whole numbers.*got int64 \(3,\)"),
+        (trine.tensor([1.0, 2.0]), r"whole numbers, one a sequence, got float32 \(2,\)"),
+        ([0, 2], r"expected lengths from 1 to T = 4, got 0 to 2"),
+        ([1, 5], r"expected lengths from 1 to T = 4, got 1 to 5"),
+    ],
+)
+def test_lengths_errors(lengths, message):
+    with pytest.raises(ValueError, match=message):
+        F.gru(trine.zeros(T, N, D), None, trine.zeros(3 * H, D), trine.zeros(3 * H, H),
+              lengths=lengths)  # fmt: skip
+
+
+def test_rnn_and_gru_errors(backend_name):
+    x = trine.zeros(T, N, D)
+    with pytest.raises(ValueError, match=r"\[rnn\] expected .*nonlinearity.*'rleu'.*'relu'"):
+        F.rnn(x, None, trine.zeros(H, D), trine.zeros(H, H), nonlinearity="rleu")
+    with pytest.raises(ValueError, match=r"\[rnn\] expected w_hh of shape \(H, H\)"):
+        F.rnn(x, None, trine.zeros(H, D), trine.zeros(H + 1, H))
+    with pytest.raises(ValueError, match=r"\[gru\] expected w_hh of shape \(3H, H\).*r, z, n"):
+        F.gru(x, None, trine.zeros(4 * H, D), trine.zeros(4 * H, H))
+    with pytest.raises(ValueError, match=r"\[gru\] expected h_0 of shape \(2, 5\)"):
+        F.gru(x, trine.zeros(N, H + 1), trine.zeros(3 * H, D), trine.zeros(3 * H, H))

@@ -47,15 +47,85 @@ def test_lenet_weights_of_pytorch_give_its_logits(backend_name: str, tmp_path: P
     assert repr(ours) == repr(theirs)
 
 
-def test_lstm_weights_of_pytorch_give_its_outputs(backend_name: str) -> None:
-    options = {"num_layers": 2, "bidirectional": True, "batch_first": True}
-    theirs, ours = torch.nn.LSTM(3, 5, **options), nn.LSTM(3, 5, **options)
+def tensors(found: Any) -> list[Any]:
+    """Return (output, h_n) or (output, (h_n, c_n)) as a flat list."""
+    output, states = found
+    return [output, *states] if isinstance(states, tuple) else [output, states]
+
+
+KINDS = [("RNN", {}), ("RNN", {"nonlinearity": "relu"}), ("GRU", {}), ("LSTM", {})]
+STACKS = [
+    {},
+    {"num_layers": 2, "bidirectional": True, "batch_first": True},
+    {"num_layers": 2, "bias": False},
+]
+
+
+@pytest.mark.parametrize(("name", "kind"), KINDS)
+@pytest.mark.parametrize("options", STACKS)
+@pytest.mark.parametrize("lengths", [None, [2, 7, 1, 5]])
+def test_recurrent_layers_are_pytorchs(
+    backend_name: str, name: str, kind: Any, options: Any, lengths: Any
+) -> None:
+    """Outputs, last states and all gradients from one state_dict; ragged as packed sequences."""
+    theirs = getattr(torch.nn, name)(3, 5, **kind, **options).double()
+    ours = getattr(nn, name)(3, 5, **kind, **options, dtype="float64")
     ours.load_state_dict(theirs.state_dict())
-    x = np.random.default_rng(0).normal(size=(2, 7, 3)).astype(np.float32)
-    wanted, (h, c) = theirs(torch.from_numpy(x))
-    got, (h_n, c_n) = ours(trine.tensor(x))
-    for a, b in ((got, wanted), (h_n, h), (c_n, c)):
-        np.testing.assert_allclose(a.detach().numpy(), b.detach().numpy(), atol=1e-6)
+    assert list(ours.state_dict()) == list(theirs.state_dict())
+    assert repr(ours) == repr(theirs)
+    first = options.get("batch_first", False)
+    depth = options.get("num_layers", 1) * (2 if options.get("bidirectional") else 1)
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(4, 7, 3) if first else (7, 4, 3))
+    starts = [rng.normal(size=(depth, 4, 5)) for _ in range(1 + (name == "LSTM"))]
+    mine = [trine.tensor(a).requires_grad_() for a in (x, *starts)]
+    yours = [torch.from_numpy(a.copy()).requires_grad_() for a in (x, *starts)]
+    got = tensors(ours(mine[0], tuple(mine[1:]) if name == "LSTM" else mine[1], lengths=lengths))
+    hx = tuple(yours[1:]) if name == "LSTM" else yours[1]
+    if lengths is None:
+        wanted = tensors(theirs(yours[0], hx))
+    else:
+        rnn = torch.nn.utils.rnn
+        packed = rnn.pack_padded_sequence(yours[0], lengths, first, enforce_sorted=False)
+        output, states = theirs(packed, hx)
+        padded, _ = rnn.pad_packed_sequence(output, first)
+        wanted = tensors((padded, states))
+    weights = [rng.normal(size=a.shape) for a in wanted]
+    for a, b in zip(got, wanted, strict=True):
+        np.testing.assert_allclose(a.detach().numpy(), b.detach().numpy(), rtol=0, atol=1e-12)
+    sum((a * trine.tensor(w)).sum() for a, w in zip(got, weights, strict=True)).backward()
+    sum((b * torch.from_numpy(w)).sum() for b, w in zip(wanted, weights, strict=True)).backward()
+    for a, b in zip(mine, yours, strict=True):
+        np.testing.assert_allclose(a.grad.numpy(), b.grad.numpy(), rtol=0, atol=1e-11)
+    for (key, a), b in zip(ours.named_parameters(), theirs.parameters(), strict=True):
+        np.testing.assert_allclose(a.grad.numpy(), b.grad.numpy(), atol=1e-11, err_msg=key)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("RNNCell", {}), ("RNNCell", {"nonlinearity": "relu"}), ("GRUCell", {}), ("LSTMCell", {})],
+)
+@pytest.mark.parametrize("shape", [(4, 3), (3,)])
+def test_recurrent_cells_are_pytorchs(
+    backend_name: str, name: str, kind: Any, shape: tuple[int, ...]
+) -> None:
+    theirs = getattr(torch.nn, name)(3, 5, **kind).double()
+    ours = getattr(nn, name)(3, 5, **kind, dtype="float64")
+    ours.load_state_dict(theirs.state_dict())
+    assert list(ours.state_dict()) == list(theirs.state_dict())
+    assert repr(ours) == repr(theirs)
+    rng = np.random.default_rng(0)
+    x, h, c = (rng.normal(size=(*shape[:-1], size)) for size in (3, 5, 5))
+    for start in (None, (h, c) if name == "LSTMCell" else h):
+        pair = isinstance(start, tuple)
+        mine = tuple(map(trine.tensor, start)) if pair else start
+        yours = tuple(map(torch.from_numpy, start)) if pair else start
+        if start is not None and not pair:
+            mine, yours = trine.tensor(start), torch.from_numpy(start)
+        got, wanted = ours(trine.tensor(x), mine), theirs(torch.from_numpy(x), yours)
+        got, wanted = (a if isinstance(a, tuple) else (a,) for a in (got, wanted))
+        for a, b in zip(got, wanted, strict=True):
+            np.testing.assert_allclose(a.detach().numpy(), b.detach().numpy(), atol=1e-13)
 
 
 @pytest.mark.parametrize(
