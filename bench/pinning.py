@@ -37,7 +37,7 @@ def is_pinned(environ: Mapping[str, str] | None = None) -> bool:
 def pinned_environ() -> dict[str, str]:
     """Return the environment for a process that is to be pinned; what is set already stays."""
     value = _threshold()
-    wanted = {name: value for name in NAMES}
+    wanted = dict.fromkeys(NAMES, value)
     if not any(name in os.environ for name in WAITING):
         wanted["OMP_WAIT_POLICY"] = "passive"
     return {**wanted, **os.environ}

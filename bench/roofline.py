@@ -102,7 +102,7 @@ def _line(
             f'transform="rotate({angle:.1f} {a:.1f} {b:.1f})">{escape(name)}</text>'
         )
     else:
-        label = f'<text x="{c + 6:.1f}" y="{d + 4:.1f}">{escape(name)}</text>'
+        label = f'<text x="{c:.1f}" y="{d - 6:.1f}" text-anchor="end">{escape(name)}</text>'
     path = f"M{a:.1f} {b:.1f}L{c:.1f} {d:.1f}"
     return f'<path class="roof" d="{path}" stroke="currentColor" fill="none" opacity="0.6"/>{label}'
 

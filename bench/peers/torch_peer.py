@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812  as everybody writes it
+import torch.nn.functional as F
 
 from trine.bench.peers import Peer, PeerCall
 

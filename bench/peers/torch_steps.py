@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812  as everybody writes it
+import torch.nn.functional as F
 from torch import nn, optim
 
 from trine.bench.models import Model
