@@ -47,6 +47,7 @@ def roofline(report: Report, dtype: str) -> str:
         return ""
     peak = roofs.peak[dtype] / 1e9
     xs = [r.flops / r.bytes for r in rows] + [peak / (v.bandwidth / 1e9) for v in roofs.levels]
+    xs.append(min(xs) / 4)  # where the slanted lines can be read
     ys = [r.gflops for r in rows] + [peak * 1.2]
     axes = _Axes(xs, ys)
     parts = [
