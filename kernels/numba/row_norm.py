@@ -12,17 +12,19 @@ import numpy as np
 from numba import prange
 
 from trine.dtypes import Array
-from trine.kernels.numba.jit import FAST, FAST_SUM, helper, parallel
+from trine.kernels.numba.jit import FAST_SUM, helper, parallel
 from trine.kernels.numba.moments import (
+    GRAIN,
     PIECE,
     SHORT,
+    affine,
     gradient_sums,
     input_gradient,
     minus,
     moments,
     normalise,
+    piece_moments,
     plain_mean,
-    rest_and_mean,
     times,
 )
 from trine.kernels.registry import kernel
@@ -31,8 +33,6 @@ CHUNKS = 16
 """Parts of the rows whose sums are added in order, whatever the number of threads."""
 ROWS = 32
 """Rows whose gradients are added in the array's own dtype."""
-GRAIN = 65536
-"""Elements below which starting threads costs more than it saves."""
 
 
 @helper
@@ -43,12 +43,6 @@ def _row_moments(x: Array, eps: float, mean: Array, rstd: Array, row: int) -> An
     rstd[row] = 1 / np.sqrt(squares / count + eps)
     centre = x.dtype.type(exact)
     return centre, x.dtype.type(exact - centre)
-
-
-@helper(fastmath=FAST)
-def _x_hat(x: Any, centre: Any, scale: Any, offset: Any) -> Any:
-    """Return (x - centre) scale + offset; where sums may be reordered, centres would be added up."""
-    return (x - centre) * scale + offset
 
 
 @helper(fastmath=FAST_SUM)
@@ -82,14 +76,14 @@ def _normalise_rows(
                 d = minus(x[row, j], centre)
                 total += d
                 squares += d * d
-            rest, exact = rest_and_mean(total, share, centre)
+            _, exact, spread = piece_moments(size, centre, total, squares)
             mean[row] = exact if exact == exact else plain_mean(x[row])  # noqa: PLR0124
-            rstd[row] = 1 / np.sqrt(squares * share - rest * rest + eps)
-            rest = dtype(rest)
+            rstd[row] = 1 / np.sqrt(spread * share + eps)
+            rest = dtype(minus(exact, centre))
         scale = rstd[row]
         offset = -rest * scale
         for j in range(size):
-            x_hat = _x_hat(x[row, j], centre, scale, offset)
+            x_hat = affine(x[row, j], centre, scale, offset)
             out[row, j] = x_hat * weight[group, j] + bias[group, j]
 
 
@@ -134,7 +128,7 @@ def _gradient_of_rows(
         average = dtype(total / np.float64(size))
         slope = dtype(product * np.float64(scale) / size)
         for j in range(size):
-            x_hat = _x_hat(x[row, j], centre, scale, dtype(0))
+            x_hat = affine(x[row, j], centre, scale, dtype(0))
             g = grad_out[row, j]
             grad_x[row, j] = (minus(times(g, weight[group, j]), average) - x_hat * slope) * scale
             sums[0, group, j] += g
