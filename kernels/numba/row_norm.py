@@ -89,10 +89,16 @@ def _normalise_rows(
 
 @parallel(grain=GRAIN)
 def _rows(
-    x: Array, weight: Array, bias: Array, eps: float, out: Array, mean: Array, rstd: Array
+    x: Array,
+    weight: Array,
+    bias: Array,
+    eps: float,
+    parts: int,
+    out: Array,
+    mean: Array,
+    rstd: Array,
 ) -> None:
     """Normalise x (M, D); row m has weights m modulo groups of weight, bias: (groups, D)."""
-    parts = min(x.shape[0], CHUNKS)
     for item in prange(parts):
         first = np.int64(item) * x.shape[0] // parts
         last = (np.int64(item) + 1) * x.shape[0] // parts
@@ -174,7 +180,7 @@ def layer_norm(
 ) -> None:
     """out = (x - mean_m) rstd_m weight + bias over each row, rstd = 1 / sqrt(var + eps)."""
     weight, bias = _weights(x, weight, 1, 1), _biases(x, bias, 1, 1)
-    _rows(x.size, x, weight, bias, eps, out, mean, rstd)
+    _rows(x.size, x, weight, bias, eps, min(x.shape[0], CHUNKS), out, mean, rstd)
 
 
 @kernel("layer_norm_backward", backend="numba", name="rows")
@@ -238,15 +244,20 @@ def group_norm(
     """out = (x - mean_ng) rstd_ng weight_c + bias_c over each group of channels."""
     n, channels, length = x.shape
     rows = n * groups
-    run, shape = _groups, (rows, channels // groups, length)
-    weights: tuple[Array, Array] = _weights(x, weight, 1, 1)[0], _biases(x, bias, 1, 1)[0]
     if length < SHORT:
-        run, shape = _rows, (rows, channels // groups * length)
+        shape: tuple[int, ...] = (rows, channels // groups * length)
         weights = _weights(x, weight, groups, length), _biases(x, bias, groups, length)
-    run(
-        x.size, x.reshape(shape), *weights, eps, out.reshape(shape), mean.reshape(rows),
-        rstd.reshape(rows),
-    )  # fmt: skip
+        _rows(
+            x.size, x.reshape(shape), *weights, eps, min(rows, CHUNKS), out.reshape(shape),
+            mean.reshape(rows), rstd.reshape(rows),
+        )  # fmt: skip
+    else:
+        shape = (rows, channels // groups, length)
+        weights = _weights(x, weight, 1, 1)[0], _biases(x, bias, 1, 1)[0]
+        _groups(
+            x.size, x.reshape(shape), *weights, eps, out.reshape(shape), mean.reshape(rows),
+            rstd.reshape(rows),
+        )  # fmt: skip
 
 
 @parallel(grain=GRAIN)
