@@ -27,6 +27,9 @@ E3, E4, E5 = f32(4.1665795894e-2), f32(1.6666665459e-1), f32(5.0000001201e-1)
 T0, T1, T2 = f32(-5.70498872745e-3), f32(2.06390887954e-2), f32(-5.37397155531e-2)
 T3, T4 = f32(1.33314422036e-1), f32(-3.33332819422e-1)
 TANH_SMALL = f32(0.625)
+ROUNDER = f32(1.5 * 2**23)
+"""Added to a small number it rounds it, and leaves the whole number in the lowest bits."""
+FLUSHED = f32(-87.0)
 
 
 @helper(fastmath=FAST)
@@ -46,17 +49,39 @@ def _exp_float32(x: Any) -> Any:
 
 
 @helper(fastmath=FAST)
+def _exp_low_float32(x: Any) -> Any:
+    """Return e^x as above, with the exponent in one piece: zero below -87."""
+    low = FLUSHED if x < FLUSHED else x
+    low = HIGHEST if low > HIGHEST else low
+    t = low * LOG2_E + ROUNDER
+    n = t - ROUNDER
+    r = low - n * LN2_HIGH - n * LN2_LOW
+    p = ((((E0 * r + E1) * r + E2) * r + E3) * r + E4) * r + E5
+    power = p * r * r + r + ONE
+    scale = np.int32((np.float32(t).view(np.int32) + np.int32(127)) << np.int32(23)).view(
+        np.float32
+    )
+    return f32(0) if x < FLUSHED else power * scale
+
+
+@helper(fastmath=FAST)
 def _tanh_float32(x: Any) -> Any:
-    """A polynomial near 0, 1 - 2 / (e^2|x| + 1) elsewhere."""
+    """A polynomial near 0, (1 - e^-2|x|) / (1 + e^-2|x|) elsewhere."""
     z = x * x
     small = x + x * z * ((((T0 * z + T1) * z + T2) * z + T3) * z + T4)
     size = abs(x)
-    large = ONE - TWO / (_exp_float32(TWO * size) + ONE)
+    decay = _exp_low_float32(-TWO * size)
+    large = (ONE - decay) / (ONE + decay)
     return small if size < TANH_SMALL else (large if x > f32(0) else -large)
 
 
 def exp(x: Any) -> Any:
     """Stand for e^x in kernels; the overload below chooses by type."""
+    return math.exp(x)
+
+
+def exp_low(x: Any) -> Any:
+    """Stand for e^x of what is rarely above 0, such as the logarithm of a probability."""
     return math.exp(x)
 
 
@@ -81,6 +106,7 @@ def _by_type(stand_in: Any, for_float32: Any, otherwise: Any) -> None:
 
 
 _by_type(exp, _exp_float32, math.exp)
+_by_type(exp_low, _exp_low_float32, math.exp)
 _by_type(tanh, _tanh_float32, math.tanh)
 
 
@@ -100,7 +126,7 @@ def activate(x: Array, bias: Any, activation: int, out: Array) -> None:
     elif activation == 2:
         for j in range(n):
             z = x[j] + bias
-            e = exp(-abs(z))  # at most 1: nothing overflows
+            e = exp_low(-abs(z))  # at most 1: nothing overflows
             out[j] = (e if z < zero else one) / (one + e)
     else:
         for j in range(n):
@@ -118,7 +144,8 @@ def activate_backward(grad_out: Array, out: Array, activation: int, grad_x: Arra
             grad_x[j] = grad_out[j]
     elif activation == 1:
         for j in range(n):
-            grad_x[j] = grad_out[j] if out[j] > zero else zero
+            g = grad_out[j]  # read in any case, so that the compiler can choose by vectors
+            grad_x[j] = g if out[j] > zero else zero
     elif activation == 2:
         for j in range(n):
             grad_x[j] = grad_out[j] * (out[j] * (one - out[j]))
