@@ -9,6 +9,7 @@ from trine.kernels.numba import (  # noqa: F401  each registers its kernels
     optimiser,
     pool,
     random,
+    recurrent,
     softmax,
 )
 from trine.kernels.numba.jit import (
