@@ -23,6 +23,9 @@ POOLED_BYTES = 64 * 1024
 Raw = tuple[npt.NDArray[np.uint8], int]
 """A block and its address."""
 
+Label = tuple[str, tuple[int, ...], DType]
+"""Which op asked for what; made into text only for a report."""
+
 CLASSES_PER_DOUBLING = 8
 """Size classes between a power of two and the next: at most 12.5 % of a block is unused."""
 
@@ -55,7 +58,7 @@ class PoolAllocator:
 
     def __init__(self) -> None:
         self._free: defaultdict[int, list[Raw]] = defaultdict(list)
-        self._live: dict[int, tuple[int, str]] = {}
+        self._live: dict[int, tuple[int, Label]] = {}
         self._lock = threading.RLock()
         """Reentrant: the garbage collector may end a loan while this thread holds the lock."""
         self.op = "empty"
@@ -75,7 +78,7 @@ class PoolAllocator:
         try:
             if nbytes < POOLED_BYTES:
                 return np.empty(shape, dtype)
-            raw = self._lend(nbytes, f"{self.op} {shape} {dtype.name}")
+            raw = self._lend(nbytes, (self.op, shape, dtype))
         except MemoryError as error:
             self.trim()
             raise BackendError(
@@ -84,7 +87,7 @@ class PoolAllocator:
             ) from error
         return np.asarray(_Loan(self, raw, shape, dtype))
 
-    def _lend(self, nbytes: int, label: str) -> Raw:
+    def _lend(self, nbytes: int, label: Label) -> Raw:
         size = _class_size(nbytes)
         with self._lock:
             free = self._free[size]
@@ -121,10 +124,13 @@ class PoolAllocator:
     def report(self, count: int = 5) -> str:
         """Return a line that names the largest live arrays and the ops that made them."""
         with self._lock:
-            largest = sorted(self._live.copy().values(), reverse=True)[:count]
+            largest = sorted(self._live.copy().values(), key=lambda loan: -loan[0])[:count]
         if not largest:
             return "No large array of a kernel is alive."
-        items = "; ".join(f"{size / 2**20:.1f} MiB {label}" for size, label in largest)
+        items = "; ".join(
+            f"{size / 2**20:.1f} MiB {op} {shape} {dtype.name}"
+            for size, (op, shape, dtype) in largest
+        )
         return f"Largest live arrays: {items}."
 
 

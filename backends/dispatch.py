@@ -14,11 +14,12 @@ import warnings
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trine.dtypes import Array
+from trine.dtypes import Array, DType
 from trine.errors import BackendError
 from trine.kernels import registry
 
@@ -130,8 +131,14 @@ def float_dtype(spec: OpSpec, call: dict[str, Any]) -> str | None:
     for name in spec.arrays:
         array = call[name]
         if array is not None and array.dtype.kind == "f" and name not in HYPER_ARRAYS:
-            return str(array.dtype.name)
+            return dtype_name(array.dtype)
     return None
+
+
+@lru_cache(maxsize=64)
+def dtype_name(dtype: DType) -> str:
+    """Return a dtype's name; NumPy takes microseconds to make it, which every call would pay."""
+    return str(dtype.name)
 
 
 HYPER_ARRAYS = frozenset({"lr", "scale", "norm"})
@@ -145,7 +152,7 @@ def _mixed(spec: OpSpec, call: dict[str, Any], dtype: str | None) -> bool:
             array is not None
             and array.dtype.kind == "f"
             and name not in HYPER_ARRAYS
-            and array.dtype.name != dtype
+            and dtype_name(array.dtype) != dtype
         ):
             return True
     return False

@@ -2,14 +2,19 @@
 
 from trine.kernels.numba import (  # noqa: F401  each registers its kernels
     activation,
+    batch_norm,
     conv,
     conv_grad,
+    conv_grad_tiles,
+    conv_tiles,
     embedding,
+    gemm,
     matmul,
     optimiser,
     pool,
     random,
     recurrent,
+    row_norm,
     softmax,
 )
 from trine.kernels.numba.jit import (

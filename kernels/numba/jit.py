@@ -29,7 +29,9 @@ from typing import Any
 
 import llvmlite.binding as llvm
 import numba
+import numpy as np
 
+from trine.dtypes import Array, DType
 from trine.errors import BackendError
 
 log = logging.getLogger("trine")
@@ -78,7 +80,8 @@ def hash_of(folder: Path) -> str:
     for path in sorted(folder.glob("*.py")):
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     features = llvm.get_host_cpu_features().flatten()
-    parts = (numba.__version__, llvm.get_host_cpu_name(), features, sys.version)
+    width = os.environ.get("TRINE_VECTOR_BYTES", "")  # see simd.py
+    parts = (numba.__version__, llvm.get_host_cpu_name(), features, sys.version, width)
     digest.update("\0".join(parts).encode())
     return digest.hexdigest()[:16]
 
@@ -210,6 +213,31 @@ def run_parallel(function: Function, args: tuple[Any, ...]) -> None:
         threads.local.count = threads.count
     with threads.lock:
         function(*args)
+
+
+# --- scratch memory -----------------------------------------------------------------------------
+
+
+class _Scratch(threading.local):
+    """Buffers of one Python thread: they grow and stay, so that steps meet no fresh pages."""
+
+    def __init__(self) -> None:
+        self.buffers: dict[tuple[str, np.dtype[Any]], Array] = {}
+
+
+_scratch = _Scratch()
+
+
+def scratch(purpose: str, size: int, dtype: DType) -> Array:
+    """Return an uninitialised vector of at least `size` elements, the same one at the next call.
+
+    It is the calling thread's own, until the thread asks for the same purpose again.
+    """
+    key = (purpose, dtype)
+    held = _scratch.buffers.get(key)
+    if held is None or held.size < size:
+        held = _scratch.buffers[key] = np.empty(size, dtype)
+    return held
 
 
 # --- compiling ----------------------------------------------------------------------------------

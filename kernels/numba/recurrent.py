@@ -12,9 +12,9 @@ import numpy as np
 from numba import prange
 
 from trine.dtypes import Array
+from trine.kernels.numba.gemm import multiply
 from trine.kernels.numba.jit import FAST, helper, parallel, threads
 from trine.kernels.numba.maths import exp, tanh
-from trine.kernels.numba.matmul import matmul as multiply
 from trine.kernels.numba.row_product import (
     TILE_ROWS,
     alive_rows,
@@ -203,9 +203,9 @@ def _weight_gradients(
 ) -> None:  # fmt: skip
     """dx = dz W_ih, dW_ih = sum dz^T x, dW_hh = sum dz_h^T h_(t-1) over all steps."""
     flat = _flat(dz)
-    multiply(flat, w_ih, False, False, _flat(grad_x))
-    multiply(flat, _flat(_padded(x, lengths)), True, False, grad_w_ih)
-    multiply(_flat(dz_h), _flat(before), True, False, grad_w_hh)
+    multiply(flat, False, w_ih, False, None, 0, _flat(grad_x))
+    multiply(flat, True, _flat(_padded(x, lengths)), False, None, 0, grad_w_ih)
+    multiply(_flat(dz_h), True, _flat(before), False, None, 0, grad_w_hh)
 
 
 @helper
@@ -263,7 +263,7 @@ def rnn(
     h_n[...] = h0
     if not out.size:
         return
-    multiply(_flat(_padded(x, lengths)), w_ih, False, True, _flat(out))
+    multiply(_flat(_padded(x, lengths)), False, w_ih, True, None, 0, _flat(out))
     units = h0.shape[1]
     _rnn(
         out.size * units, nonlinearity == 1, reverse, _bias(units, x, b_ih, b_hh), w_hh,
@@ -400,7 +400,7 @@ def gru(
         bias[: 2 * units] += b_hh[: 2 * units]
         bias[3 * units :] = b_hh[2 * units :]
     z_x = np.empty((steps, batch, 3 * units), x.dtype)
-    multiply(_flat(_padded(x, lengths)), w_ih, False, True, _flat(z_x))
+    multiply(_flat(_padded(x, lengths)), False, w_ih, True, None, 0, _flat(z_x))
     _gru(
         z_x.size * units, reverse, z_x, bias, w_hh, _ends(lengths), _block(batch),
         panels_for(units, 3 * units, x), np.empty((batch, 3 * units), x.dtype), out, h_n, gates,
@@ -545,7 +545,7 @@ def lstm(
     h_n[...], c_n[...] = h0, c0
     if not out.size:
         return
-    multiply(_flat(_padded(x, lengths)), w_ih, False, True, _flat(gates))
+    multiply(_flat(_padded(x, lengths)), False, w_ih, True, None, 0, _flat(gates))
     units = h0.shape[1]
     _lstm(
         gates.size * units, reverse, _bias(4 * units, x, b_ih, b_hh), w_hh, _ends(lengths),

@@ -60,6 +60,12 @@ CONVOLUTIONS: list[tuple[int, int, int, int, int, Pair, Pair, Pair, Pair, int]] 
     (1, 1, 1, 1, 1, (1, 1), (1, 1), (0, 0), (1, 1), 1),
     (1, 2, 3, 3, 2, (5, 5), (3, 3), (4, 4), (1, 1), 2),
     (0, 3, 8, 8, 2, (3, 3), (1, 1), (1, 1), (1, 1), 1),
+    # enough channels for pixels to be gathered tap by tap
+    (2, 32, 9, 7, 40, (3, 3), (1, 1), (1, 1), (1, 1), 1),
+    (3, 33, 10, 31, 35, (3, 2), (2, 1), (1, 1), (1, 2), 1),
+    (1, 64, 5, 27, 66, (1, 1), (1, 1), (0, 0), (1, 1), 2),
+    (2, 32, 3, 50, 32, (1, 1), (2, 2), (0, 0), (1, 1), 1),
+    (1, 40, 30, 2, 33, (3, 2), (3, 2), (2, 1), (1, 1), 1),
 ]
 ACTIVATIONS = ("none", "relu", "sigmoid", "tanh")
 
@@ -174,6 +180,55 @@ def _cross_entropies() -> Iterator[Call]:
                     yield Call("cross_entropy_backward", arrays, how, note)
 
 
+# N, C, L: planes and columns, one part and several, beyond a piece, a block and a tile of rows
+BATCHES: list[tuple[int, int, int]] = [
+    (5, 3, 40), (2, 20, 2081), (40, 1, 64), (3, 2, 1), (70, 5, 1), (100, 130, 9), (33, 1100, 1),
+]  # fmt: skip
+# N, C, L, groups
+GROUPS: list[tuple[int, int, int, int]] = [
+    (3, 6, 40, 2), (2, 4, 1100, 2), (2, 6, 7, 3), (150, 4, 1, 2), (1, 3, 2081, 3), (0, 4, 20, 2),
+]  # fmt: skip
+ROWS = [(5, 7), (1, 1), (600, 33), (3, 2081), (0, 3)]
+
+
+def norms() -> Iterator[Call]:
+    """Yield normalisations, also of numbers whose mean is a thousand times their spread."""
+    for centre in (0.0, 1000.0):
+        for n, c, length in BATCHES:
+            x = _far(centre, n, c, length)
+            yield from _normalised("batch_norm", x, x.mean(axis=(0, 2)), x.var(axis=(0, 2)), {})
+        for shape in ROWS:
+            x = _far(centre, *shape)
+            yield from _normalised("layer_norm", x, x.mean(1), 1 / np.sqrt(x.var(1) + 1e-5), {})
+        for n, c, length, groups in GROUPS:
+            x = _far(centre, n, c, length)
+            rows = x.reshape(n, groups, c // groups * length)
+            rstd = 1 / np.sqrt(rows.var(2) + 1e-5)
+            yield from _normalised("group_norm", x, rows.mean(2), rstd, {"groups": groups})
+    for bad in (np.nan, np.inf):
+        for op, shape, choice in (
+            ("batch_norm", (3, 2, 40), {}), ("batch_norm", (5, 3, 2), {}), ("layer_norm", (3, 9), {}),
+            ("group_norm", (2, 4, 40), {"groups": 2}),
+        ):  # fmt: skip
+            x = _normal(1, *shape)
+            x.flat[5] = bad
+            yield Call(op, [x, None, None], {"eps": 1e-5, **choice}, f"{shape}{bad}")
+
+
+def _far(centre: float, *shape: int) -> Any:
+    return (_normal(1, *shape) + centre).astype(np.float32).astype(np.float64)
+
+
+def _normalised(op: str, x: Any, mean: Any, spread: Any, choice: dict[str, Any]) -> Iterator[Call]:
+    weight, bias, error = _normal(2, x.shape[1]), _normal(3, x.shape[1]), _normal(4, *x.shape)
+    mean, spread = (a.astype(np.float32).astype(np.float64) for a in (mean, spread))
+    taken = {**choice, "eps": 1e-5} if op == "batch_norm" else choice
+    for w, b in ((weight, bias), (None, None)):
+        note = f"{x.shape}{x.mean() > 9 if x.size else ''}{w is None}{choice.get('groups', '')}"
+        yield Call(op, [x, w, b], {"eps": 1e-5, **choice}, note)
+        yield Call(f"{op}_backward", [error, x, w, mean, spread], taken, note)
+
+
 def draws() -> Iterator[Call]:
     """Yield random bits, dropout and embedding."""
     key = np.array([7, 0, 3, 0, 123456], np.uint32)
@@ -255,7 +310,15 @@ def products() -> Iterator[Call]:
             yield Call("matmul", [x, y], how, f"{i}{trans_a}{trans_b}")
 
 
-CALLS = [*products(), *convolutions(), *pools(get_backend("numpy")), *rowwise(), *draws(), *steps()]
+CALLS = [
+    *products(),
+    *convolutions(),
+    *pools(get_backend("numpy")),
+    *rowwise(),
+    *norms(),
+    *draws(),
+    *steps(),
+]
 TOLERANCE = {"float32": 4e-6, "float64": 1e-13}
 """Of the largest element: sums of up to 10^3 products, each rounded to 6e-8 or 1e-16."""
 
