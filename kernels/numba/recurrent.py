@@ -8,13 +8,34 @@ and `grad_c0`) hold the running states.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numba import prange
 
 from trine.dtypes import Array
-from trine.kernels.numba.gemm import multiply
-from trine.kernels.numba.jit import FAST, helper, parallel, threads
-from trine.kernels.numba.maths import exp, tanh
+from trine.kernels.numba.gates import (
+    act_error,
+    add,
+    add_product,
+    add_to,
+    candidate_error,
+    clear,
+    copy,
+    gated_tanh,
+    logistic_error,
+    logistic_of_sum,
+    mix,
+    relu_of_sum,
+    scale,
+    tanh_error,
+    tanh_of,
+    tanh_of_sum,
+    through_tanh,
+    update_error,
+)
+from trine.kernels.numba.gemm import multiply, transposed
+from trine.kernels.numba.jit import helper, parallel, scratch, threads
 from trine.kernels.numba.row_product import (
     TILE_ROWS,
     alive_rows,
@@ -30,124 +51,6 @@ STRIP = 64
 """Columns that one thread sums at a time."""
 
 
-# --- vectors: short loops over few arrays, which LLVM can tell apart and vectorise -----------------
-
-
-@helper(fastmath=FAST)
-def _logistic(z: Array, bias: Array) -> None:
-    """z = logistic(z + bias)."""
-    one, zero = z.dtype.type(1), z.dtype.type(0)
-    for j in range(z.size):
-        value = z[j] + bias[j]
-        e = exp(-abs(value))  # at most 1: nothing overflows
-        z[j] = (e if value < zero else one) / (one + e)
-
-
-@helper(fastmath=FAST)
-def _tanh(z: Array, bias: Array) -> None:
-    """z = tanh(z + bias)."""
-    for j in range(z.size):
-        z[j] = tanh(z[j] + bias[j])
-
-
-@helper(fastmath=FAST)
-def _relu(z: Array, bias: Array) -> None:
-    """z = max(z + bias, 0); NaN stays NaN."""
-    zero = z.dtype.type(0)
-    for j in range(z.size):
-        value = z[j] + bias[j]
-        z[j] = zero if value < zero else value
-
-
-@helper(fastmath=FAST)
-def _sum(x: Array, y: Array, out: Array) -> None:
-    """out = x + y."""
-    for j in range(out.size):
-        out[j] = x[j] + y[j]
-
-
-@helper(fastmath=FAST)
-def _add(x: Array, out: Array) -> None:
-    """out += x."""
-    for j in range(out.size):
-        out[j] += x[j]
-
-
-@helper(fastmath=FAST)
-def _add_product(x: Array, y: Array, out: Array) -> None:
-    """out += x y."""
-    for j in range(out.size):
-        out[j] += x[j] * y[j]
-
-
-@helper(fastmath=FAST)
-def _scale(x: Array, out: Array) -> None:
-    """out *= x."""
-    for j in range(out.size):
-        out[j] *= x[j]
-
-
-@helper
-def _set(x: Array, out: Array) -> None:
-    """out = x."""
-    for j in range(out.size):
-        out[j] = x[j]
-
-
-@helper
-def _clear(out: Array) -> None:
-    """out = 0."""
-    zero = out.dtype.type(0)
-    for j in range(out.size):
-        out[j] = zero
-
-
-@helper(fastmath=FAST)
-def _mix(gate: Array, new: Array, state: Array) -> None:
-    """state = (1 - gate) new + gate state."""
-    one = state.dtype.type(1)
-    for j in range(state.size):
-        state[j] = (one - gate[j]) * new[j] + gate[j] * state[j]
-
-
-@helper(fastmath=FAST)
-def _gated_tanh(gate: Array, c: Array, out: Array) -> None:
-    """out = gate tanh c."""
-    for j in range(out.size):
-        out[j] = gate[j] * tanh(c[j])
-
-
-@helper(fastmath=FAST)
-def _tanh_of(c: Array, out: Array) -> None:
-    """out = tanh c."""
-    for j in range(out.size):
-        out[j] = tanh(c[j])
-
-
-@helper(fastmath=FAST)
-def _through_tanh(dy: Array, gate: Array, y: Array, dx: Array) -> None:
-    """dx += dy gate (1 - y^2)."""
-    one = y.dtype.type(1)
-    for j in range(dx.size):
-        dx[j] += dy[j] * gate[j] * (one - y[j] * y[j])
-
-
-@helper(fastmath=FAST)
-def _logistic_error(dy: Array, factor: Array, y: Array, out: Array) -> None:
-    """out = dy factor y (1 - y)."""
-    one = y.dtype.type(1)
-    for j in range(out.size):
-        out[j] = dy[j] * factor[j] * (y[j] * (one - y[j]))
-
-
-@helper(fastmath=FAST)
-def _tanh_error(dy: Array, factor: Array, y: Array, out: Array) -> None:
-    """out = dy factor (1 - y^2)."""
-    one = y.dtype.type(1)
-    for j in range(out.size):
-        out[j] = dy[j] * factor[j] * (one - y[j] * y[j])
-
-
 # --- what the nets share --------------------------------------------------------------------------
 
 
@@ -159,9 +62,9 @@ def _column_sums(x: Array, out: Array) -> None:
         first = np.int64(strip) * STRIP
         last = min(first + STRIP, x.shape[1])
         mine = out[first:last]
-        _clear(mine)
+        clear(mine)
         for row in range(x.shape[0]):
-            _add(x[row, first:last], mine)
+            add(x[row, first:last], mine)
 
 
 def _flat(x: Array) -> Array:
@@ -191,6 +94,12 @@ def _bias(rows: int, like: Array, *biases: Array | None) -> Array:
     return total
 
 
+def _scratch(purpose: str, shape: tuple[int, ...], like: Array) -> Array:
+    """Return scratch memory of a shape."""
+    size = math.prod(shape)
+    return scratch(f"recurrent {purpose}", size, like.dtype)[:size].reshape(shape)
+
+
 def _block(batch: int) -> int:
     """Return how many sequences a thread takes: whole tiles, as many as give each thread some."""
     tiles = -(-batch // TILE_ROWS)
@@ -204,8 +113,11 @@ def _weight_gradients(
     """dx = dz W_ih, dW_ih = sum dz^T x, dW_hh = sum dz_h^T h_(t-1) over all steps."""
     flat = _flat(dz)
     multiply(flat, False, w_ih, False, None, 0, _flat(grad_x))
-    multiply(flat, True, _flat(_padded(x, lengths)), False, None, 0, grad_w_ih)
-    multiply(_flat(dz_h), True, _flat(before), False, None, 0, grad_w_hh)
+    turned = transposed(flat)
+    multiply(turned, False, _flat(_padded(x, lengths)), False, None, 0, grad_w_ih)
+    if dz_h is not dz:
+        turned = transposed(_flat(dz_h))
+    multiply(turned, False, _flat(before), False, None, 0, grad_w_hh)
 
 
 @helper
@@ -215,7 +127,7 @@ def _keep_before(
     """before[t, row] = the hidden state before step t."""
     u = t + 1 if reverse else t - 1
     inside = u >= 0 and u < out.shape[0] and (lengths.size == 0 or u < lengths[row])
-    _set(out[u, row] if inside else first[row], before[t, row])
+    copy(out[u, row] if inside else first[row], before[t, row])
 
 
 # --- the plain net --------------------------------------------------------------------------------
@@ -243,15 +155,15 @@ def _rnn(
             if alive < last - first:
                 for row in range(first, last):
                     if t >= lengths[row]:
-                        _clear(out[t, row])
+                        clear(out[t, row])
             multiply_rows(h_n, rows, alive, panels, units, True, out[t], edge)
             for i in range(alive):
                 row = rows[i]
                 if relu:
-                    _relu(out[t, row], bias)
+                    relu_of_sum(out[t, row], bias)
                 else:
-                    _tanh(out[t, row], bias)
-                _set(out[t, row], h_n[row])
+                    tanh_of_sum(out[t, row], bias)
+                copy(out[t, row], h_n[row])
 
 
 @kernel("rnn", backend="numba", name="rows")
@@ -269,18 +181,6 @@ def rnn(
         out.size * units, nonlinearity == 1, reverse, _bias(units, x, b_ih, b_hh), w_hh,
         _ends(lengths), _block(x.shape[1]), panels_for(units, units, x), out, h_n,
     )  # fmt: skip
-
-
-@helper(fastmath=FAST)
-def _act_error(relu: bool, dy: Array, y: Array, out: Array) -> None:
-    """out = dy act'(z), by y = act(z)."""
-    one, zero = y.dtype.type(1), y.dtype.type(0)
-    if relu:
-        for j in range(out.size):
-            out[j] = dy[j] if y[j] > zero else zero
-    else:
-        for j in range(out.size):
-            out[j] = dy[j] * (one - y[j] * y[j])
 
 
 @parallel(grain=GRAIN)
@@ -305,13 +205,13 @@ def _rnn_backward(
             if alive < last - first:
                 for row in range(first, last):
                     if t >= lengths[row]:
-                        _clear(dz[t, row])
-                        _clear(before[t, row])
+                        clear(dz[t, row])
+                        clear(before[t, row])
             for i in range(alive):
                 row = rows[i]
                 _keep_before(t, row, reverse, out, h0, lengths, before)
-                _add(grad_out[t, row], dh[row])
-                _act_error(relu, dh[row], out[t, row], dz[t, row])
+                add(grad_out[t, row], dh[row])
+                act_error(relu, dh[row], out[t, row], dz[t, row])
             multiply_rows(dz[t], rows, alive, panels, units, False, dh, edge)
 
 
@@ -323,7 +223,7 @@ def rnn_backward(
 ) -> None:  # fmt: skip
     """dz_t = (grad_out_t + W_hh^T dz_(t+1)) act'(z_t), then the products over all steps."""
     grad_h0[...] = grad_h_n
-    dz, before = np.empty_like(out), np.empty_like(out)
+    dz, before = _scratch("errors", out.shape, x), _scratch("states", out.shape, x)
     units = h0.shape[1]
     if out.size:
         _rnn_backward(
@@ -341,14 +241,14 @@ def rnn_backward(
 def _gru_gates(z_x: Array, z_h: Array, bias: Array, gates: Array, units: int) -> None:
     """gates = r, z, n, W_hn h + b_hn of one sequence; bias: those of r, z, n and W_hn h."""
     both = 2 * units
-    _sum(z_x[:both], z_h[:both], gates[:both])
-    _logistic(gates[:both], bias[:both])
+    add_to(z_x[:both], z_h[:both], gates[:both])
+    logistic_of_sum(gates[:both], bias[:both])
     recalled = gates[3 * units :]
-    _sum(z_h[both:], bias[3 * units :], recalled)
+    add_to(z_h[both:], bias[3 * units :], recalled)
     n = gates[both : 3 * units]
-    _set(z_x[both:], n)
-    _add_product(gates[:units], recalled, n)
-    _tanh(n, bias[both : 3 * units])
+    copy(z_x[both:], n)
+    add_product(gates[:units], recalled, n)
+    tanh_of_sum(n, bias[both : 3 * units])
 
 
 @parallel(grain=GRAIN)
@@ -373,15 +273,15 @@ def _gru(
             if alive < last - first:
                 for row in range(first, last):
                     if t >= lengths[row]:
-                        _clear(out[t, row])
-                        _clear(gates[t, row])
+                        clear(out[t, row])
+                        clear(gates[t, row])
             multiply_rows(h_n, rows, alive, panels, 3 * units, False, z_h, edge)
             for i in range(alive):
                 row = rows[i]
                 mine = gates[t, row]
                 _gru_gates(z_x[t, row], z_h[row], bias, mine, units)
-                _mix(mine[units : 2 * units], mine[2 * units : 3 * units], h_n[row])
-                _set(h_n[row], out[t, row])
+                mix(mine[units : 2 * units], mine[2 * units : 3 * units], h_n[row])
+                copy(h_n[row], out[t, row])
 
 
 @kernel("gru", backend="numba", name="rows")
@@ -399,28 +299,12 @@ def gru(
     if b_hh is not None:
         bias[: 2 * units] += b_hh[: 2 * units]
         bias[3 * units :] = b_hh[2 * units :]
-    z_x = np.empty((steps, batch, 3 * units), x.dtype)
+    z_x = _scratch("sums", (steps, batch, 3 * units), x)
     multiply(_flat(_padded(x, lengths)), False, w_ih, True, None, 0, _flat(z_x))
     _gru(
         z_x.size * units, reverse, z_x, bias, w_hh, _ends(lengths), _block(batch),
-        panels_for(units, 3 * units, x), np.empty((batch, 3 * units), x.dtype), out, h_n, gates,
+        panels_for(units, 3 * units, x), _scratch("step", (batch, 3 * units), x), out, h_n, gates,
     )  # fmt: skip
-
-
-@helper(fastmath=FAST)
-def _update_error(dh: Array, n: Array, h: Array, z: Array, out: Array) -> None:
-    """out = dh (h - n) z (1 - z)."""
-    one = z.dtype.type(1)
-    for j in range(out.size):
-        out[j] = dh[j] * (h[j] - n[j]) * (z[j] * (one - z[j]))
-
-
-@helper(fastmath=FAST)
-def _candidate_error(dh: Array, z: Array, n: Array, out: Array) -> None:
-    """out = dh (1 - z) (1 - n^2)."""
-    one = z.dtype.type(1)
-    for j in range(out.size):
-        out[j] = dh[j] * (one - z[j]) * (one - n[j] * n[j])
 
 
 @parallel(grain=GRAIN)
@@ -445,23 +329,23 @@ def _gru_backward(
             if alive < last - first:
                 for row in range(first, last):
                     if t >= lengths[row]:
-                        _clear(d_x[t, row])
-                        _clear(d_h[t, row])
-                        _clear(before[t, row])
+                        clear(d_x[t, row])
+                        clear(d_h[t, row])
+                        clear(before[t, row])
             for i in range(alive):
                 row = rows[i]
                 _keep_before(t, row, reverse, out, h0, lengths, before)
                 mine, error = gates[t, row], d_x[t, row]
                 r, z = mine[:units], mine[units : 2 * units]
                 n, recalled = mine[2 * units : 3 * units], mine[3 * units :]
-                _add(grad_out[t, row], dh[row])
+                add(grad_out[t, row], dh[row])
                 dn = error[2 * units :]
-                _candidate_error(dh[row], z, n, dn)
-                _update_error(dh[row], n, before[t, row], z, error[units : 2 * units])
-                _logistic_error(dn, recalled, r, error[:units])
-                _set(error, d_h[t, row])
-                _scale(r, d_h[t, row, 2 * units :])
-                _scale(z, dh[row])
+                candidate_error(dh[row], z, n, dn)
+                update_error(dh[row], n, before[t, row], z, error[units : 2 * units])
+                logistic_error(dn, recalled, r, error[:units])
+                copy(error, d_h[t, row])
+                scale(r, d_h[t, row, 2 * units :])
+                scale(z, dh[row])
             multiply_rows(d_h[t], rows, alive, panels, units, True, dh, edge)
 
 
@@ -474,8 +358,8 @@ def gru_backward(
     """The errors of r, z, n from the last step to the first, then the products over all steps."""
     grad_h0[...] = grad_h_n
     steps, batch, units = out.shape
-    d_x = np.empty((steps, batch, 3 * units), x.dtype)
-    d_h, before = np.empty_like(d_x), np.empty_like(out)
+    d_x = _scratch("errors", (steps, batch, 3 * units), x)
+    d_h, before = _scratch("errors of h", d_x.shape, x), _scratch("states", out.shape, x)
     if out.size:
         _gru_backward(
             d_x.size * units, reverse, grad_out, out, gates, h0, w_hh, _ends(lengths),
@@ -494,12 +378,12 @@ def _lstm_gates(gates: Array, bias: Array, units: int, h: Array, c: Array) -> No
     """Activate z into i, f, g, o and take h and c of one sequence a step on."""
     i, f = gates[:units], gates[units : 2 * units]
     g, o = gates[2 * units : 3 * units], gates[3 * units :]
-    _logistic(gates[: 2 * units], bias[: 2 * units])
-    _tanh(g, bias[2 * units : 3 * units])
-    _logistic(o, bias[3 * units :])
-    _scale(f, c)
-    _add_product(i, g, c)
-    _gated_tanh(o, c, h)
+    logistic_of_sum(gates[: 2 * units], bias[: 2 * units])
+    tanh_of_sum(g, bias[2 * units : 3 * units])
+    logistic_of_sum(o, bias[3 * units :])
+    scale(f, c)
+    add_product(i, g, c)
+    gated_tanh(o, c, h)
 
 
 @parallel(grain=GRAIN)
@@ -524,15 +408,15 @@ def _lstm(
             if alive < last - first:
                 for row in range(first, last):
                     if t >= lengths[row]:
-                        _clear(out[t, row])
-                        _clear(gates[t, row])
-                        _set(c_n[row], c[t, row])
+                        clear(out[t, row])
+                        clear(gates[t, row])
+                        copy(c_n[row], c[t, row])
             multiply_rows(h_n, rows, alive, panels, 4 * units, True, gates[t], edge)
             for i in range(alive):
                 row = rows[i]
                 _lstm_gates(gates[t, row], bias, units, h_n[row], c_n[row])
-                _set(h_n[row], out[t, row])
-                _set(c_n[row], c[t, row])
+                copy(h_n[row], out[t, row])
+                copy(c_n[row], c[t, row])
 
 
 @kernel("lstm", backend="numba", name="rows")
@@ -561,13 +445,13 @@ def _lstm_errors(
     """dz of one sequence from dh and dc, which becomes that of the step before."""
     i, f = gates[:units], gates[units : 2 * units]
     g, o = gates[2 * units : 3 * units], gates[3 * units :]
-    _tanh_of(c, tanh_c)
-    _through_tanh(dh, o, tanh_c, dc)
-    _logistic_error(dh, tanh_c, o, dz[3 * units :])
-    _logistic_error(dc, g, i, dz[:units])
-    _logistic_error(dc, before, f, dz[units : 2 * units])
-    _tanh_error(dc, i, g, dz[2 * units : 3 * units])
-    _scale(f, dc)
+    tanh_of(c, tanh_c)
+    through_tanh(dh, o, tanh_c, dc)
+    logistic_error(dh, tanh_c, o, dz[3 * units :])
+    logistic_error(dc, g, i, dz[:units])
+    logistic_error(dc, before, f, dz[units : 2 * units])
+    tanh_error(dc, i, g, dz[2 * units : 3 * units])
+    scale(f, dc)
 
 
 @parallel(grain=GRAIN)
@@ -595,12 +479,12 @@ def _lstm_backward(
             if alive < last - first:
                 for row in range(first, last):
                     if t >= lengths[row]:
-                        _clear(dz[t, row])
-                        _clear(before[t, row])
+                        clear(dz[t, row])
+                        clear(before[t, row])
             for i in range(alive):
                 row = rows[i]
                 _keep_before(t, row, reverse, out, h0, lengths, before)
-                _add(grad_out[t, row], dh[row])
+                add(grad_out[t, row], dh[row])
                 c_before = c[u, row] if u >= 0 and u < steps else c0[row]
                 _lstm_errors(
                     gates[t, row], c[t, row], c_before, units, tanh_c, dh[row], dc[row], dz[t, row]
@@ -618,7 +502,7 @@ def lstm_backward(
     """The errors of i, f, g, o from the last step to the first, then the products over all steps."""
     grad_h0[...], grad_c0[...] = grad_h_n, grad_c_n
     units = h0.shape[1]
-    dz, before = np.empty_like(gates), np.empty_like(out)
+    dz, before = _scratch("errors", gates.shape, x), _scratch("states", out.shape, x)
     if out.size:
         _lstm_backward(
             gates.size * units, reverse, grad_out, out, c, gates, h0, c0, w_hh, _ends(lengths),

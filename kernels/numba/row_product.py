@@ -1,53 +1,29 @@
-"""Products of a few chosen rows with packed panels, inside one thread: the step of a recurrent net.
+"""Products of chosen rows with packed panels, inside one thread: the step of a recurrent net.
 
-Left to itself, LLVM reaches a fifth of the machine on this loop. So its innermost part is spelled
-out in LLVM's vectors: TILE_ROWS x VECTORS accumulators that stay in registers, one fused
-multiply-add each a step of k. Every element is summed in the order of k, whichever rows stand
-beside it, so the bytes depend neither on the threads nor on which sequences have ended.
-
-Widths follow the machine: AVX-512 has 64-byte vectors and 32 registers, AVX2 32 bytes and 16; else
-16 bytes and 16.
+The tile is that of `trine.kernels.numba.simd` but for two things: it has only TILE_ROWS rows on every
+machine, since a thread may have few sequences, and both operands' rows come from tables, since
+some sequences may have ended. Every element is summed in the order of k, whichever rows stand
+beside it, so the bytes depend neither on the threads nor on the other sequences.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-import llvmlite.binding as llvm
 import numpy as np
 from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from trine.dtypes import Array
-from trine.kernels.numba.jit import helper
+from trine.kernels.numba.jit import helper, scratch
+from trine.kernels.numba.simd import VECTOR_BYTES, _number, _Vectors, address, lanes, transpose
 
-
-def _vector_bytes() -> int:
-    features = llvm.get_host_cpu_features()
-    if features.get("avx512f"):
-        return 64
-    return 32 if features.get("avx2") and features.get("fma") else 16
-
-
-VECTOR_BYTES = _vector_bytes()
 TILE_ROWS = 4
 VECTORS = 4 if VECTOR_BYTES == 64 else 3
 """4 x 3 accumulators, 3 vectors and a broadcast fill 16 registers; 32 hold 4 x 4 with ease."""
 
-_I64, _I32 = ir.IntType(64), ir.IntType(32)
-_SCALARS = {types.float32: ir.FloatType(), types.float64: ir.DoubleType()}
-
-
-@intrinsic
-def address(typingctx: Any, array: Any) -> Any:
-    """Return where an array's first element lies. The caller keeps the array alive."""
-
-    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        data = context.make_array(signature.args[0])(context, builder, args[0]).data
-        return builder.ptrtoint(data, _I64)
-
-    return types.int64(array), emit
+_TABLE = ir.PointerType(ir.IntType(64))
 
 
 def _make_tile(vectors: int) -> Any:
@@ -66,69 +42,41 @@ def _make_tile(vectors: int) -> Any:
         signature = types.void(like, *[types.int64] * 7)
 
         def emit(context: Any, b: Any, signature: Any, args: Any) -> Any:
-            scalar_type = signature.args[0]
-            scalar = _SCALARS[scalar_type]
-            lanes = VECTOR_BYTES * 8 // scalar_type.bitwidth
-            vector = ir.VectorType(scalar, lanes)
-            zero = ir.Constant(vector, [0.0] * lanes)
-            undefined = ir.Constant(vector, ir.Undefined)
-            spread = ir.Constant(ir.VectorType(_I32, lanes), [0] * lanes)
-            fma = cgutils.get_or_insert_function(
-                b.module,
-                ir.FunctionType(vector, [vector] * 3),
-                f"llvm.fma.v{lanes}f{scalar_type.bitwidth}",
-            )
+            v = _Vectors(b, signature.args[0])
             _, a, a_rows, x, depth, add, out, out_rows = args
 
-            def number(value: int) -> Any:
-                return ir.Constant(_I64, value)
-
             def starts(base: Any, table: Any) -> list[Any]:
-                pointer = b.inttoptr(base, scalar.as_pointer())
-                steps = b.inttoptr(table, _I64.as_pointer())
-                return [
-                    b.gep(pointer, [b.load(b.gep(steps, [number(g)]))]) for g in range(TILE_ROWS)
-                ]
+                first, table = v.pointer(base), b.inttoptr(table, _TABLE)
+                return [v.at(first, b.load(v.at(table, _number(g)))) for g in range(TILE_ROWS)]
 
-            def vector_at(pointer: Any, index: Any) -> Any:
-                return b.bitcast(b.gep(pointer, [index]), vector.as_pointer())
-
-            def load(place: Any) -> Any:
-                value = b.load(place)
-                value.align = scalar_type.bitwidth // 8
-                return value
-
-            rows = starts(a, a_rows)
+            rows, panel = starts(a, a_rows), v.pointer(x)
             places = [
-                [vector_at(row, number(i * lanes)) for i in range(vectors)]
+                [v.at(row, _number(i * v.lanes)) for i in range(vectors)]
                 for row in starts(out, out_rows)
             ]
-            panel = b.inttoptr(x, scalar.as_pointer())
             sums = [
-                [cgutils.alloca_once_value(b, zero) for _ in range(vectors)]
+                [cgutils.alloca_once_value(b, v.zero) for _ in range(vectors)]
                 for _ in range(TILE_ROWS)
             ]
-            with b.if_then(b.icmp_signed("!=", add, number(0))):
+            with b.if_then(b.icmp_signed("!=", add, _number(0))):
                 for g in range(TILE_ROWS):
                     for i in range(vectors):
-                        b.store(load(places[g][i]), sums[g][i])
+                        b.store(v.load(places[g][i]), sums[g][i])
             first = [[b.load(s) for s in row] for row in sums]
             before = b.block
             loop, done = b.append_basic_block("tile"), b.append_basic_block("tile_done")
             b.branch(loop)  # depth is at least 1
             b.position_at_end(loop)
-            k = b.phi(_I64)
-            k.add_incoming(number(0), before)
-            held = [[b.phi(vector) for _ in range(vectors)] for _ in range(TILE_ROWS)]
-            start = b.mul(k, number(vectors * lanes))
-            read = [load(vector_at(panel, b.add(start, number(i * lanes)))) for i in range(vectors)]
+            k = b.phi(ir.IntType(64))
+            k.add_incoming(_number(0), before)
+            held = [[b.phi(v.type) for _ in range(vectors)] for _ in range(TILE_ROWS)]
+            here = v.at(panel, b.mul(k, _number(vectors * v.lanes)))
+            read = [v.load(v.at(here, _number(i * v.lanes))) for i in range(vectors)]
             new = []
-            for row in rows:
-                one = b.insert_element(undefined, b.load(b.gep(row, [k])), ir.Constant(_I32, 0))
-                factor = b.shuffle_vector(one, undefined, spread)
-                sums_here = held[len(new)]
-                new.append([b.call(fma, [factor, read[i], sums_here[i]]) for i in range(vectors)])
-            following = b.add(k, number(1))
+            for g in range(TILE_ROWS):
+                factor = v.broadcast(b.load(v.at(rows[g], k)))
+                new.append([v.fma(factor, read[i], held[g][i]) for i in range(vectors)])
+            following = b.add(k, _number(1))
             k.add_incoming(following, loop)
             for g in range(TILE_ROWS):
                 for i in range(vectors):
@@ -138,7 +86,7 @@ def _make_tile(vectors: int) -> Any:
             b.position_at_end(done)
             for g in range(TILE_ROWS):
                 for i in range(vectors):
-                    b.store(new[g][i], places[g][i]).align = scalar_type.bitwidth // 8
+                    v.store(new[g][i], places[g][i])
             return context.get_dummy_value()
 
         return signature, emit
@@ -165,9 +113,11 @@ def _tile(
 
 
 def panels_for(depth: int, columns: int, like: Array) -> Array:
-    """Return memory for a (depth, columns) matrix in panels, (count, depth, width)."""
-    width = VECTORS * VECTOR_BYTES // like.itemsize
-    return np.empty((-(-columns // width), depth, width), like.dtype)
+    """Return scratch for a (depth, columns) matrix in panels, (count, depth, width)."""
+    width = VECTORS * lanes(like.itemsize)
+    shape = -(-columns // width), depth, width
+    size = shape[0] * depth * width
+    return scratch("recurrent panels", size, like.dtype)[:size].reshape(shape)
 
 
 @helper
@@ -178,17 +128,15 @@ def pack_panel(weight: Array, transposed: bool, p: int, panels: Array) -> None:
     """
     _, depth, width = panels.shape
     columns = weight.shape[0] if transposed else weight.shape[1]
-    lanes = VECTOR_BYTES // weight.itemsize
+    vector = VECTOR_BYTES // weight.itemsize
     first = p * width
     count = min(width, columns - first)
-    own = (count + lanes - 1) // lanes * lanes
+    own = (count + vector - 1) // vector * vector
     panel = panels[p].reshape(depth * width)
     zero = weight.dtype.type(0)
     if transposed:
-        for j in range(count):
-            source = weight[first + j]
-            for k in range(depth):
-                panel[k * own + j] = source[k]
+        start = address(weight) + first * depth * weight.itemsize
+        transpose(zero, weight.itemsize, start, depth, count, depth, address(panel), own)
     else:
         for k in range(depth):
             for j in range(count):
@@ -209,14 +157,14 @@ def multiply_rows(
     a, out: matrices with contiguous rows; edge: scratch of TILE_ROWS rows as wide as a panel.
     """
     depth, width = panels.shape[1], panels.shape[2]
-    lanes = VECTOR_BYTES // a.itemsize
+    vector = VECTOR_BYTES // a.itemsize
     a_rows = np.empty(TILE_ROWS, np.int64)
     out_rows = np.empty(TILE_ROWS, np.int64)
     edge_rows = np.empty(TILE_ROWS, np.int64)
     for p in range(panels.shape[0]):
         first = p * width
         own = min(width, columns - first)
-        vectors = (own + lanes - 1) // lanes
+        vectors = (own + vector - 1) // vector
         panel = address(panels) + p * depth * width * a.itemsize
         for i in range(0, count, TILE_ROWS):
             for g in range(TILE_ROWS):
@@ -224,9 +172,9 @@ def multiply_rows(
                 a_rows[g] = row * a.shape[1]
                 out_rows[g] = row * out.shape[1] + first
                 edge_rows[g] = g * width
-            if own == vectors * lanes:
+            if own == vectors * vector:
                 _tile(
-                    a[0, 0], vectors, address(a), address(a_rows), panel, depth, add,
+                    a.dtype.type(0), vectors, address(a), address(a_rows), panel, depth, add,
                     address(out), address(out_rows),
                 )  # fmt: skip
             else:
@@ -236,7 +184,7 @@ def multiply_rows(
                         for j in range(own):
                             edge[g, j] = out[rows[i + g], first + j]
                 _tile(
-                    a[0, 0], vectors, address(a), address(a_rows), panel, depth, add,
+                    a.dtype.type(0), vectors, address(a), address(a_rows), panel, depth, add,
                     address(edge), address(edge_rows),
                 )  # fmt: skip
                 for g in range(mine):
