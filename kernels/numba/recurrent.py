@@ -47,24 +47,9 @@ from trine.kernels.registry import kernel
 
 GRAIN = 1 << 17
 """Multiplications below which starting threads costs more than it saves."""
-STRIP = 64
-"""Columns that one thread sums at a time."""
 
 
 # --- what the nets share --------------------------------------------------------------------------
-
-
-@parallel()
-def _column_sums(x: Array, out: Array) -> None:
-    """out = the sum of x's rows."""
-    strips = (x.shape[1] + STRIP - 1) // STRIP
-    for strip in prange(strips):
-        first = np.int64(strip) * STRIP
-        last = min(first + STRIP, x.shape[1])
-        mine = out[first:last]
-        clear(mine)
-        for row in range(x.shape[0]):
-            add(x[row, first:last], mine)
 
 
 def _flat(x: Array) -> Array:
@@ -98,6 +83,14 @@ def _scratch(purpose: str, shape: tuple[int, ...], like: Array) -> Array:
     """Return scratch memory of a shape."""
     size = math.prod(shape)
     return scratch(f"recurrent {purpose}", size, like.dtype)[:size].reshape(shape)
+
+
+def _bias_sums(batch: int, rows: int, like: Array) -> Array:
+    """Return zeros for the sums of errors over time, one vector a tile of sequences.
+
+    Blocks of sequences are whole tiles, so that the order of sums does not depend on the threads.
+    """
+    return np.zeros((-(-batch // TILE_ROWS), rows), like.dtype)
 
 
 def _block(batch: int) -> int:
@@ -186,7 +179,7 @@ def rnn(
 @parallel(grain=GRAIN)
 def _rnn_backward(
     relu: bool, reverse: bool, grad_out: Array, out: Array, h0: Array, w_hh: Array,
-    lengths: Array, block: int, panels: Array, dh: Array, dz: Array, before: Array,
+    lengths: Array, block: int, panels: Array, dh: Array, dz: Array, before: Array, sums: Array,
 ) -> None:  # fmt: skip
     """Run all steps back; dh holds the gradient of the last states and becomes that of the first."""
     steps, batch, units = out.shape
@@ -212,6 +205,7 @@ def _rnn_backward(
                 _keep_before(t, row, reverse, out, h0, lengths, before)
                 add(grad_out[t, row], dh[row])
                 act_error(relu, dh[row], out[t, row], dz[t, row])
+                add(dz[t, row], sums[row // TILE_ROWS])
             multiply_rows(dz[t], rows, alive, panels, units, False, dh, edge)
 
 
@@ -225,13 +219,15 @@ def rnn_backward(
     grad_h0[...] = grad_h_n
     dz, before = _scratch("errors", out.shape, x), _scratch("states", out.shape, x)
     units = h0.shape[1]
+    sums = _bias_sums(x.shape[1], units, x)
     if out.size:
         _rnn_backward(
             out.size * units, nonlinearity == 1, reverse, grad_out, out, h0, w_hh,
             _ends(lengths), _block(x.shape[1]), panels_for(units, units, x), grad_h0, dz, before,
+            sums,
         )  # fmt: skip
     _weight_gradients(dz, x, lengths, w_ih, dz, before, grad_x, grad_w_ih, grad_w_hh)
-    _column_sums(dz.size, _flat(dz), grad_b)
+    sums.sum(axis=0, out=grad_b)
 
 
 # --- the GRU --------------------------------------------------------------------------------------
@@ -311,6 +307,7 @@ def gru(
 def _gru_backward(
     reverse: bool, grad_out: Array, out: Array, gates: Array, h0: Array, w_hh: Array,
     lengths: Array, block: int, panels: Array, dh: Array, d_x: Array, d_h: Array, before: Array,
+    sums: Array,
 ) -> None:  # fmt: skip
     """Run all steps back; dh holds the gradient of the last states and becomes that of the first."""
     steps, batch, units = out.shape
@@ -345,6 +342,9 @@ def _gru_backward(
                 logistic_error(dn, recalled, r, error[:units])
                 copy(error, d_h[t, row])
                 scale(r, d_h[t, row, 2 * units :])
+                total = sums[row // TILE_ROWS]
+                add(error, total[: 3 * units])
+                add(d_h[t, row, 2 * units :], total[3 * units :])
                 scale(z, dh[row])
             multiply_rows(d_h[t], rows, alive, panels, units, True, dh, edge)
 
@@ -360,14 +360,18 @@ def gru_backward(
     steps, batch, units = out.shape
     d_x = _scratch("errors", (steps, batch, 3 * units), x)
     d_h, before = _scratch("errors of h", d_x.shape, x), _scratch("states", out.shape, x)
+    sums = _bias_sums(batch, 4 * units, x)
     if out.size:
         _gru_backward(
             d_x.size * units, reverse, grad_out, out, gates, h0, w_hh, _ends(lengths),
             _block(batch), panels_for(3 * units, units, x), grad_h0, d_x, d_h, before,
+            sums,
         )  # fmt: skip
     _weight_gradients(d_x, x, lengths, w_ih, d_h, before, grad_x, grad_w_ih, grad_w_hh)
-    _column_sums(d_x.size, _flat(d_x), grad_b_ih)
-    _column_sums(d_h.size, _flat(d_h), grad_b_hh)
+    total = sums.sum(axis=0)
+    grad_b_ih[...] = total[: 3 * units]
+    grad_b_hh[: 2 * units] = total[: 2 * units]
+    grad_b_hh[2 * units :] = total[3 * units :]
 
 
 # --- the LSTM -------------------------------------------------------------------------------------
@@ -458,7 +462,7 @@ def _lstm_errors(
 def _lstm_backward(
     reverse: bool, grad_out: Array, out: Array, c: Array, gates: Array, h0: Array, c0: Array,
     w_hh: Array, lengths: Array, block: int, panels: Array, dh: Array, dc: Array, dz: Array,
-    before: Array,
+    before: Array, sums: Array,
 ) -> None:  # fmt: skip
     """Run all steps back; dh, dc hold gradients of the last states and become those of the first."""
     steps, batch, units = out.shape
@@ -489,6 +493,7 @@ def _lstm_backward(
                 _lstm_errors(
                     gates[t, row], c[t, row], c_before, units, tanh_c, dh[row], dc[row], dz[t, row]
                 )
+                add(dz[t, row], sums[row // TILE_ROWS])
             multiply_rows(dz[t], rows, alive, panels, units, False, dh, edge)
 
 
@@ -503,10 +508,12 @@ def lstm_backward(
     grad_h0[...], grad_c0[...] = grad_h_n, grad_c_n
     units = h0.shape[1]
     dz, before = _scratch("errors", gates.shape, x), _scratch("states", out.shape, x)
+    sums = _bias_sums(x.shape[1], 4 * units, x)
     if out.size:
         _lstm_backward(
             gates.size * units, reverse, grad_out, out, c, gates, h0, c0, w_hh, _ends(lengths),
             _block(x.shape[1]), panels_for(4 * units, units, x), grad_h0, grad_c0, dz, before,
+            sums,
         )  # fmt: skip
     _weight_gradients(dz, x, lengths, w_ih, dz, before, grad_x, grad_w_ih, grad_w_hh)
-    _column_sums(dz.size, _flat(dz), grad_b)
+    sums.sum(axis=0, out=grad_b)
