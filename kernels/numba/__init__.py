@@ -13,6 +13,7 @@ from trine.kernels.numba import (  # noqa: F401  each registers its kernels
     optimiser,
     pool,
     random,
+    recurrent,
     row_norm,
     softmax,
     winograd,

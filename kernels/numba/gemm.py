@@ -143,6 +143,14 @@ def _transposed(x: Array, out: Array) -> None:
         )  # fmt: skip
 
 
+def transposed(a: Array) -> Array:
+    """Return a^T for a matrix, in scratch memory that lasts until the next call."""
+    turned = scratch("turned", a.size, a.dtype)[: a.size].reshape(a.shape[1], a.shape[0])
+    if a.size:
+        _transposed(a.size, a, turned)
+    return turned
+
+
 def multiply(
     a: Array, trans_a: bool, b: Array, trans_b: bool, bias: Array | None, activation: int,
     out: Array,
@@ -153,10 +161,7 @@ def multiply(
         return
     added = np.empty(0, a.dtype) if bias is None else bias
     if trans_a:
-        turned = scratch("turned", a.size, a.dtype)[: a.size].reshape(a.shape[1], a.shape[0])
-        if a.size:
-            _transposed(a.size, a, turned)
-        a = turned
+        a = transposed(a)
     depth = a.shape[1]
     vector = lanes(a.itemsize)
     panels = scratch("panels", max(1, -(-n // vector) * vector * depth), a.dtype)
