@@ -362,7 +362,9 @@ def _backward_fits(weight: Array, padding: Pair, **call: Any) -> bool:
 PAYS_FROM = 32
 
 
-@kernel("conv2d", backend="numba", name="winograd2", priority=2, supports=_forward_pays)
+@kernel(
+    "conv2d", backend="numba", name="winograd2", priority=2, supports=_forward_pays, flops=16 / 36
+)
 def conv2d_f2(
     x: Array, weight: Array, bias: Array | None, stride: Pair, padding: Pair, dilation: Pair,
     groups: int, activation: int, out: Array,
@@ -371,7 +373,9 @@ def conv2d_f2(
     _run(2, x, padding, weight, False, bias, activation, out)
 
 
-@kernel("conv2d", backend="numba", name="winograd4", priority=-1, supports=_forward_pays)
+@kernel(
+    "conv2d", backend="numba", name="winograd4", priority=-1, supports=_forward_pays, flops=36 / 144
+)
 def conv2d_f4(
     x: Array, weight: Array, bias: Array | None, stride: Pair, padding: Pair, dilation: Pair,
     groups: int, activation: int, out: Array,
@@ -384,7 +388,14 @@ def _backward_pays(weight: Array, padding: Pair, **call: Any) -> bool:
     return _backward_fits(weight, padding, **call) and min(weight.shape[:2]) >= PAYS_FROM
 
 
-@kernel("conv2d_input_grad", backend="numba", name="winograd2", priority=2, supports=_backward_pays)
+@kernel(
+    "conv2d_input_grad",
+    backend="numba",
+    name="winograd2",
+    priority=2,
+    supports=_backward_pays,
+    flops=16 / 36,
+)
 def conv2d_input_grad_f2(
     grad_out: Array, weight: Array, input_size: Pair, stride: Pair, padding: Pair, dilation: Pair,
     groups: int, grad_x: Array,
