@@ -8,6 +8,7 @@ inputs in the caches as far as they fit.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
@@ -52,12 +53,18 @@ def run(
     `shapes` names those to time: "tiny", "typical", "large" (the default is these three), "peers"
     for all frozen shapes of `trine.bench.shapes`, or one of their names. `seconds` is the time for
     each candidate and shape; `vs` names peers ("torch", "jax"); `models` names training steps
-    (`trine.bench.steps.MODELS`). `roofs` replaces the measured limits. Ops without timing shapes
-    are left out.
+    (`trine.bench.steps.MODELS`). `roofs` replaces the measured limits. Ops without such a shape are
+    left out, with a note.
 
     Raises ValueError for an unknown op, shape, peer or model, BackendError for a backend or peer
     that cannot run.
     """
+    notes = [
+        f"{name} was imported before trine's thread layer: its OpenMP serves both and its threads "
+        "may spin and disturb either side. Call trine.bench.run before importing it."
+        for name in vs
+        if name in sys.modules and "numba.np.ufunc.omppool" not in sys.modules
+    ]
     ops, peers = list(ops), [load(name) for name in vs]
     check_shapes(shapes)
     check_models(models)
@@ -69,7 +76,10 @@ def run(
     results: list[BenchResult] = []
     for op in ops:
         case = get(op)
-        for sample in samples(case, dtype, seed, shapes):
+        wanted = samples(case, dtype, seed, shapes)
+        if not wanted:
+            notes.append(f"{op} has no timing shape {' or '.join(shapes)}".rstrip() + ": left out.")
+        for sample in wanted:
             progress(f"{op}, {sample.label}")
             results += _time_sample(case, sample, dtype, seed, backends, peers, seconds, found)
     steps = time_models(models, backends, peers, seconds=seconds, progress=progress)
@@ -77,7 +87,7 @@ def run(
         found.judge(row)
     results += steps
     _require_peers(results, ops, vs)
-    return Report(results, environment(peers), found.roofs)
+    return Report(results, environment(peers), found.roofs, notes)
 
 
 def check_shapes(names: Sequence[str]) -> None:
