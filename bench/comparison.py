@@ -94,17 +94,17 @@ def compare(old: dict[str, Any], new: dict[str, Any]) -> Comparison:
     verdicts = []
     for key in dict.fromkeys([*rows[0], *rows[1]]):
         a, b = rows[0].get(key), rows[1].get(key)
-        times = [None if r is None else r["median"] for r in (a, b)]
+        before = None if a is None else a["median"]
+        after = None if b is None else b["median"]
         if a is None or b is None:
-            verdicts.append(
-                Verdict(key, *times, None, None, None, "only new" if a is None else "only old")
-            )
-        elif times[0] is None or times[1] is None:
-            verdicts.append(Verdict(key, *times, None, None, None, "no time"))
+            missing = "only new" if a is None else "only old"
+            verdicts.append(Verdict(key, before, after, None, None, None, missing))
+        elif before is None or after is None:
+            verdicts.append(Verdict(key, before, after, None, None, None, "no time"))
         else:
             verdict, found = judge(a, b)
             low, high = found or (None, None)
-            verdicts.append(Verdict(key, *times, times[0] / times[1], low, high, verdict))
+            verdicts.append(Verdict(key, before, after, before / after, low, high, verdict))
     return Comparison(verdicts, _warnings(old, new))
 
 

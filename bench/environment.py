@@ -45,6 +45,15 @@ def _version(package: str) -> str | None:
         return None
 
 
+def thread_count() -> int | None:
+    """Return the number of threads that kernels use; None without numba."""
+    if not probe("numba").ok:
+        return None
+    from trine.backends import threads  # noqa: PLC0415  numba comes in when it is asked for
+
+    return threads.get_threads()
+
+
 def _threads() -> dict[str, Any]:
     if not probe("numba").ok:
         return {"count": None, "layer": None}

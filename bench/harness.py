@@ -8,6 +8,7 @@ inputs in the caches as far as they fit.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
@@ -18,7 +19,7 @@ from trine.backends.op import OPS
 from trine.bench import limits
 from trine.bench import shapes as named
 from trine.bench.candidates import Candidate, KernelCandidate, PeerCandidate, judge, reference
-from trine.bench.environment import environment
+from trine.bench.environment import environment, thread_count
 from trine.bench.limits import Roofs
 from trine.bench.peers import Peer, load
 from trine.bench.results import BenchResult, Report
@@ -52,28 +53,41 @@ def run(
     `shapes` names those to time: "tiny", "typical", "large" (the default is these three), "peers"
     for all frozen shapes of `trine.bench.shapes`, or one of their names. `seconds` is the time for
     each candidate and shape; `vs` names peers ("torch", "jax"); `models` names training steps
-    (`trine.bench.steps.MODELS`). `roofs` replaces the measured limits. Ops without timing shapes
-    are left out.
+    (`trine.bench.steps.MODELS`). `roofs` replaces the measured limits. Ops without such a shape are
+    left out, with a note.
 
     Raises ValueError for an unknown op, shape, peer or model, BackendError for a backend or peer
     that cannot run.
     """
+    notes = [
+        f"{name} was imported before trine's thread layer: its OpenMP serves both and its threads "
+        "may spin and disturb either side. Call trine.bench.run before importing it."
+        for name in vs
+        if name in sys.modules and "numba.np.ufunc.omppool" not in sys.modules
+    ]
     ops, peers = list(ops), [load(name) for name in vs]
     check_shapes(shapes)
     check_models(models)
     found = _Limits(roofs)
-    if found.roofs is not None:
-        for peer in peers:
-            peer.set_threads(found.roofs.threads)
+    count = thread_count()
+    for peer in peers:
+        if count is not None:
+            peer.set_threads(count)
     results: list[BenchResult] = []
     for op in ops:
         case = get(op)
-        for sample in samples(case, dtype, seed, shapes):
+        wanted = samples(case, dtype, seed, shapes)
+        if not wanted:
+            notes.append(f"{op} has no timing shape {' or '.join(shapes)}".rstrip() + ": left out.")
+        for sample in wanted:
             progress(f"{op}, {sample.label}")
             results += _time_sample(case, sample, dtype, seed, backends, peers, seconds, found)
-    results += time_models(models, backends, peers, seconds=seconds, progress=progress)
+    steps = time_models(models, backends, peers, seconds=seconds, progress=progress)
+    for row in steps:
+        found.judge(row)
+    results += steps
     _require_peers(results, ops, vs)
-    return Report(results, environment(peers), found.roofs)
+    return Report(results, environment(peers), found.roofs, notes)
 
 
 def check_shapes(names: Sequence[str]) -> None:
@@ -131,7 +145,7 @@ def _time_sample(
         for kernel in _kernel_names(case.op, name)
     ]
     candidates += [PeerCandidate(peer, case, sample, dtype, known) for peer in peers]
-    ready = [c for c in candidates if c.prepare()]
+    ready = [c for c in candidates if _is_ready(c)]
     time_together(ready, seconds)
     fresh = next(s for s in samples(case, dtype, seed + 1, (sample.label,)))
     other = reference(OPS[case.op], fresh)
@@ -139,6 +153,16 @@ def _time_sample(
         candidate.recheck(fresh, other)
         found.judge(candidate.result)
     return [c.result for c in candidates if c.serves]
+
+
+def _is_ready(candidate: Candidate) -> bool:
+    """Check a candidate; what it raises is the error of its row, not the end of the run."""
+    try:
+        return candidate.prepare()
+    except Exception as error:
+        text = next(iter(str(error).splitlines()), "")
+        candidate.result.error = f"raised {type(error).__name__}: {text}"
+        return False
 
 
 def _require_peers(results: Sequence[BenchResult], ops: Sequence[str], vs: Sequence[str]) -> None:

@@ -169,7 +169,7 @@ def _measure(seconds: float) -> tuple[dict[str, float], dict[str, float], float]
             _best(lambda: calibrate.read(2 * repeat, a), seconds / 2, 2),  # noqa: B023
         )
     calibrate.nothing()
-    launch = 1 / _best(lambda: calibrate.nothing() or 1.0, seconds / 4, 20)
+    launch = 1 / _best(calibrate.nothing, seconds / 4, 20)
     return peaks, rates, launch
 
 

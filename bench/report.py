@@ -27,7 +27,7 @@ def size(nbytes: float) -> str:
 def columns(report: Report) -> list[str]:
     """Return the columns that the rows of a report fill."""
     ratios = [f"{peer} / it" for peer in report.peers]
-    rated = any(r.bytes for r in report)
+    rated = any(r.bytes or r.flops for r in report)
     rates = ["GFLOP/s", "GB/s", "% roof", "bound"] if rated else []
     memory = ["memory"] if any(r.peak_memory for r in report) else []
     faults = ["faults"] if any(r.faults >= 1 for r in report) else []
@@ -52,7 +52,7 @@ def cells(report: Report, row: BenchResult, names: list[str]) -> list[str]:
         "p90": duration(row.percentile(90)),
         "GFLOP/s": f"{row.gflops:.3g}" if row.flops else "",
         "GB/s": f"{row.gbytes:.3g}" if row.bytes else "",
-        "% roof": "" if row.percent is None or not row.bytes else f"{row.percent:.0f}",
+        "% roof": "" if row.percent is None else f"{row.percent:.0f}",
         "bound": row.bound,
         "memory": size(row.peak_memory) if row.peak_memory else "",
         "faults": f"{row.faults:.0f}",

@@ -79,7 +79,7 @@ class BenchResult:
     @property
     def percent(self) -> float | None:
         """The roof's time in percent of the median."""
-        return None if self.roof is None or not self.roof else 100 * self.roof / self.median
+        return None if not self.roof else 100 * self.roof / self.median
 
     def fail(self, why: str) -> None:
         """Take the times away and say why."""

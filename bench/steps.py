@@ -18,6 +18,7 @@ import numpy as np
 import trine
 import trine.functional as F
 from trine import nn, optim
+from trine.backends import cases, dispatch
 from trine.bench import memory
 from trine.bench.models import MODELS, Model
 from trine.bench.peers import Peer
@@ -29,6 +30,9 @@ CHECKED = 2
 """Steps whose losses are compared: the second has felt every gradient."""
 ALLOWED = 1e-4
 """Relative error of a float32 loss: some hundred roundings, far from what a wrong gradient does."""
+
+KNOWN = frozenset(case.op for case in cases.all())
+"""Ops whose arithmetic is declared."""
 
 Step = Callable[[], float]
 """Does a training step to its end and returns the loss before it."""
@@ -63,6 +67,24 @@ def make_step(name: str, batch: int, backend: str, dtype: str, weights: Weights,
             return float(loss.item())
 
     return step
+
+
+def arithmetic(step: Step) -> float:
+    """Return the arithmetic of a step of ours: the sum over its ops by their definitions."""
+    total = 0.0
+
+    def count(backend: Any, spec: Any, run: Any, arrays: Any, attributes: Any) -> Any:
+        nonlocal total
+        if spec.name in KNOWN:
+            total += cases.get(spec.name).flops(cases.Sample("", arrays, attributes))
+        return run(backend, arrays, attributes)
+
+    before = dispatch.observe(count)
+    try:
+        step()
+    finally:
+        dispatch.observe(before)
+    return total
 
 
 class StepCandidate:
@@ -130,6 +152,9 @@ def time_models(
             found = _candidates(name, batch, backends, peers, weights, seed)
             truth = make_step(name, batch, "numpy", "float64", weights, seed)
             expected = [truth() for _ in range(CHECKED)]
+            flops = arithmetic(truth)
+            for candidate in found:
+                candidate.result.flops = candidate.result.work = flops
             ready = [c for c in found if c.prepare(expected)]
             time_together(ready, seconds)
             for candidate in ready:

@@ -13,41 +13,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from trine.bench.peers import Peer, PeerCall
-
-aten = torch.ops.aten
-ACTIVATIONS: dict[str, Callable[[Any], Any]] = {
-    "none": lambda z: z, "relu": torch.relu_, "sigmoid": torch.sigmoid_, "tanh": torch.tanh_,
-}  # fmt: skip
-
-
-def tensor(array: Any) -> Any:
-    """Return an array's values as a tensor of its own; None stays None."""
-    return None if array is None else torch.from_numpy(np.ascontiguousarray(array).copy())
-
-
-def _call(function: Callable[..., Any], *arrays: Any, shown: int | None = None) -> PeerCall:
-    """Make a call of a function on tensors of the arrays; `shown` outputs are compared."""
-    tensors = [tensor(a) for a in arrays]
-
-    def call() -> Any:
-        with torch.no_grad():
-            return function(*tensors)
-
-    def outputs(result: Any) -> list[Any]:
-        several = list(result) if isinstance(result, (tuple, list)) else [result]
-        return [None if r is None else r.detach().numpy() for r in several[:shown]]
-
-    return PeerCall(call, outputs)
-
-
-def _slope(delta: Any, out: Any, activation: str) -> Any:
-    """Return delta f'(z) from the activation's output."""
-    if activation == "relu":
-        return aten.threshold_backward(delta, out, 0)
-    if activation == "sigmoid":
-        return aten.sigmoid_backward(delta, out)
-    return aten.tanh_backward(delta, out) if activation == "tanh" else delta
+from trine.bench.peers import Peer, PeerCall, torch_optimisers, torch_windows
+from trine.bench.peers.torch_calls import ACTIVATIONS, aten, make_call, slope, tensor
 
 
 def _per_channel(z: Any, bias: Any) -> Any:
@@ -56,149 +23,37 @@ def _per_channel(z: Any, bias: Any) -> Any:
 
 def bias_act(x: Any, bias: Any, activation: str) -> PeerCall:
     """f(x + bias)."""
-    return _call(lambda x, b: ACTIVATIONS[activation](_per_channel(x, b)), x, bias)
+    return make_call(lambda x, b: ACTIVATIONS[activation](_per_channel(x, b)), x, bias)
 
 
 def bias_act_backward(grad_out: Any, out: Any, activation: str) -> PeerCall:
     """Gradients of x and bias."""
 
     def run(delta: Any, out: Any) -> Any:
-        dz = _slope(delta, out, activation)
+        dz = slope(delta, out, activation)
         return dz, dz.sum(dim=[0, *range(2, dz.ndim)])
 
-    return _call(run, grad_out, out)
+    return make_call(run, grad_out, out)
 
 
 def matmul(x: Any, y: Any, trans_a: bool = False, trans_b: bool = False) -> PeerCall:
     """x y, either transposed."""
-    return _call(lambda a, b: (a.mT if trans_a else a) @ (b.mT if trans_b else b), x, y)
+    return make_call(lambda a, b: (a.mT if trans_a else a) @ (b.mT if trans_b else b), x, y)
 
 
 def linear(x: Any, weight: Any, bias: Any, activation: str) -> PeerCall:
     """f(x W^T + b)."""
-    return _call(lambda x, w, b: ACTIVATIONS[activation](F.linear(x, w, b)), x, weight, bias)
+    return make_call(lambda x, w, b: ACTIVATIONS[activation](F.linear(x, w, b)), x, weight, bias)
 
 
 def linear_backward(grad_out: Any, x: Any, weight: Any, out: Any, activation: str) -> PeerCall:
     """Gradients of input, weight and bias."""
 
     def run(delta: Any, x: Any, weight: Any, out: Any) -> Any:
-        dz = _slope(delta, out, activation)
+        dz = slope(delta, out, activation)
         return dz @ weight, dz.T @ x, dz.sum(0)
 
-    return _call(run, grad_out, x, weight, out)
-
-
-def conv2d(
-    x: Any, weight: Any, bias: Any, stride: Any, padding: Any, dilation: Any, groups: int,
-    activation: str,
-) -> PeerCall:  # fmt: skip
-    """Convolution with bias and activation."""
-    f = ACTIVATIONS[activation]
-    return _call(
-        lambda x, w, b: f(F.conv2d(x, w, b, stride, padding, dilation, groups)), x, weight, bias
-    )
-
-
-def _conv_backward(delta: Any, x: Any, weight: Any, mask: list[bool], a: dict[str, Any]) -> Any:
-    return aten.convolution_backward(
-        delta, x, weight, None, a["stride"], a["padding"], a["dilation"], False, [0, 0],
-        a["groups"], mask,
-    )  # fmt: skip
-
-
-def conv2d_input_grad(grad_out: Any, weight: Any, input_size: Any, **geometry: Any) -> PeerCall:
-    """Gradient of the input."""
-    shape = (grad_out.shape[0], weight.shape[1] * geometry["groups"], *input_size)
-    x = torch.empty(shape, dtype=tensor(grad_out).dtype)
-    return _call(
-        lambda d, w: _conv_backward(d, x, w, [True, False, False], geometry)[0], grad_out, weight
-    )
-
-
-def conv2d_weight_grad(grad_out: Any, x: Any, kernel_size: Any, **geometry: Any) -> PeerCall:
-    """Gradient of the weight."""
-    shape = (grad_out.shape[1], x.shape[1] // geometry["groups"], *kernel_size)
-    weight = torch.empty(shape, dtype=tensor(x).dtype)
-    return _call(
-        lambda d, x: _conv_backward(d, x, weight, [False, True, False], geometry)[1], grad_out, x
-    )
-
-
-def conv_transpose2d(
-    x: Any, weight: Any, bias: Any, stride: Any, padding: Any, output_padding: Any, dilation: Any,
-    groups: int,
-) -> PeerCall:  # fmt: skip
-    """Transposed convolution."""
-    return _call(
-        lambda x, w, b: F.conv_transpose2d(
-            x, w, b, stride, padding, output_padding, groups, dilation
-        ),
-        x, weight, bias,
-    )  # fmt: skip
-
-
-def max_pool2d(
-    x: Any, kernel_size: Any, stride: Any, padding: Any = 0, dilation: Any = 1,
-    ceil_mode: bool = False,
-) -> PeerCall:  # fmt: skip
-    """Maxima, with the indices that training needs."""
-    return _call(
-        lambda x: aten.max_pool2d_with_indices(
-            x, kernel_size, stride, padding, dilation, ceil_mode
-        ),
-        x, shown=1,
-    )  # fmt: skip
-
-
-def max_pool2d_backward(
-    grad_out: Any, argmax: Any, input_size: Any, kernel_size: Any, stride: Any,
-    padding: Any = (0, 0), dilation: Any = (1, 1),
-) -> PeerCall:  # fmt: skip
-    """Gradient of the input; torch's indices number pixels, ours elements of a window."""
-    p, q = grad_out.shape[2:]
-    r, s = np.divmod(argmax.astype(np.int64), kernel_size[1])
-    row = np.arange(p)[:, None] * stride[0] - padding[0] + r * dilation[0]
-    column = np.arange(q) * stride[1] - padding[1] + s * dilation[1]
-    x = torch.empty((*grad_out.shape[:2], *input_size), dtype=tensor(grad_out).dtype)
-    return _call(
-        lambda d, where: aten.max_pool2d_with_indices_backward(
-            d, x, kernel_size, stride, padding, dilation, False, where
-        ),
-        grad_out, row * input_size[1] + column,
-    )  # fmt: skip
-
-
-def avg_pool2d(
-    x: Any, kernel_size: Any, stride: Any, padding: Any = 0, ceil_mode: bool = False,
-    count_include_pad: bool = True, divisor_override: int = 0,
-) -> PeerCall:  # fmt: skip
-    """Averages."""
-    rest = (ceil_mode, count_include_pad, divisor_override or None)
-    return _call(lambda x: F.avg_pool2d(x, kernel_size, stride, padding, *rest), x)
-
-
-def avg_pool2d_backward(
-    grad_out: Any, input_size: Any, kernel_size: Any, stride: Any, padding: Any = 0,
-    ceil_mode: bool = False, count_include_pad: bool = True, divisor_override: int = 0,
-) -> PeerCall:  # fmt: skip
-    """Gradient of the input."""
-    x = torch.empty((*grad_out.shape[:2], *input_size), dtype=tensor(grad_out).dtype)
-    rest = (ceil_mode, count_include_pad, divisor_override or None)
-    return _call(
-        lambda d: aten.avg_pool2d_backward(d, x, kernel_size, stride, padding, *rest), grad_out
-    )
-
-
-def adaptive_avg_pool2d(x: Any, output_size: Any) -> PeerCall:
-    """Averages over bins."""
-    return _call(lambda x: F.adaptive_avg_pool2d(x, output_size), x)
-
-
-def adaptive_avg_pool2d_backward(grad_out: Any, input_size: Any) -> PeerCall:
-    """Gradient of the input."""
-    x = torch.empty((*grad_out.shape[:2], *input_size), dtype=tensor(grad_out).dtype)
-    return _call(lambda d: aten._adaptive_avg_pool2d_backward(d, x), grad_out)
+    return make_call(run, grad_out, x, weight, out)
 
 
 def cross_entropy(
@@ -206,7 +61,7 @@ def cross_entropy(
     reduction: str,
 ) -> PeerCall:  # fmt: skip
     """The loss; torch keeps its log-probabilities to itself."""
-    return _call(
+    return make_call(
         lambda z, t, w: F.cross_entropy(
             z, t, w, ignore_index=ignore_index, reduction=reduction, label_smoothing=label_smoothing
         ),
@@ -227,12 +82,12 @@ def cross_entropy_backward(
         inner = aten.nll_loss_backward(delta, log_probs, target, None, 1, ignore_index, count)
         return aten._log_softmax_backward_data(inner, log_probs, 1, log_probs.dtype)
 
-    return _call(run, grad_out, log_probs, target.astype(np.int64))
+    return make_call(run, grad_out, log_probs, target.astype(np.int64))
 
 
 def batch_norm(x: Any, weight: Any, bias: Any, eps: float) -> PeerCall:
     """Normalisation by the batch's statistics, with those that training saves."""
-    return _call(
+    return make_call(
         lambda x, w, b: aten.native_batch_norm(x, w, b, None, None, True, 0.1, eps),
         x, weight, bias, shown=2,
     )  # fmt: skip
@@ -243,7 +98,7 @@ def batch_norm_backward(
 ) -> PeerCall:
     """Gradients of input, weight and bias."""
     rstd = (1 / np.sqrt(var.astype(np.float64) + eps)).astype(var.dtype)
-    return _call(
+    return make_call(
         lambda d, x, w, mean, rstd: aten.native_batch_norm_backward(
             d, x, w, None, None, mean, rstd, True, eps, [True, True, True]
         ),
@@ -253,7 +108,7 @@ def batch_norm_backward(
 
 def layer_norm(x: Any, weight: Any, bias: Any, eps: float) -> PeerCall:
     """Normalisation of rows."""
-    return _call(
+    return make_call(
         lambda x, w, b: aten.native_layer_norm(x, [x.shape[1]], w, b, eps), x, weight, bias, shown=1
     )
 
@@ -261,7 +116,7 @@ def layer_norm(x: Any, weight: Any, bias: Any, eps: float) -> PeerCall:
 def layer_norm_backward(grad_out: Any, x: Any, weight: Any, mean: Any, rstd: Any) -> PeerCall:
     """Gradients of input, weight and bias."""
     bias = torch.zeros(x.shape[1], dtype=tensor(x).dtype)
-    return _call(
+    return make_call(
         lambda d, x, w, mean, rstd: aten.native_layer_norm_backward(
             d, x, [x.shape[1]], mean, rstd, w, bias, [True, True, True]
         ),
@@ -272,7 +127,7 @@ def layer_norm_backward(grad_out: Any, x: Any, weight: Any, mean: Any, rstd: Any
 def group_norm(x: Any, weight: Any, bias: Any, groups: int, eps: float) -> PeerCall:
     """Normalisation of groups of channels."""
     n, c, length = x.shape
-    return _call(
+    return make_call(
         lambda x, w, b: aten.native_group_norm(x, w, b, n, c, length, groups, eps),
         x, weight, bias,
     )  # fmt: skip
@@ -283,7 +138,7 @@ def group_norm_backward(
 ) -> PeerCall:
     """Gradients of input, weight and bias."""
     n, c, length = x.shape
-    return _call(
+    return make_call(
         lambda d, x, w, mean, rstd: aten.native_group_norm_backward(
             d, x, mean, rstd, w, n, c, length, groups, [True, True, True]
         ),
@@ -293,14 +148,14 @@ def group_norm_backward(
 
 def embedding(weight: Any, indices: Any) -> PeerCall:
     """Rows of a table."""
-    return _call(F.embedding, indices.astype(np.int64), weight)
+    return make_call(F.embedding, indices.astype(np.int64), weight)
 
 
 def embedding_backward(
     grad_out: Any, indices: Any, num_embeddings: int, padding_idx: int
 ) -> PeerCall:
     """Gradient of the table."""
-    return _call(
+    return make_call(
         lambda d, i: aten.embedding_dense_backward(d, i, num_embeddings, padding_idx, False),
         grad_out, indices.astype(np.int64),
     )  # fmt: skip
@@ -340,24 +195,24 @@ def lstm_backward(
 
 
 def _axis_function(function: Callable[..., Any]) -> Callable[..., PeerCall]:
-    return lambda x, axis: _call(lambda x: function(x, axis), x)
+    return lambda x, axis: make_call(lambda x: function(x, axis), x)
 
 
 def _axis_backward(function: Callable[..., Any]) -> Callable[..., PeerCall]:
-    return lambda grad_out, out, axis: _call(
+    return lambda grad_out, out, axis: make_call(
         lambda d, out: function(d, out, axis, out.dtype), grad_out, out
     )
 
 
 def _reduction(function: Callable[..., Any]) -> Callable[..., PeerCall | None]:
     def build(x: Any, axis: Any = None, keepdims: bool = False) -> PeerCall | None:
-        return _call(function, x) if axis is None and not keepdims else None
+        return make_call(function, x) if axis is None and not keepdims else None
 
     return build
 
 
 def _elementwise(function: Callable[..., Any]) -> Callable[..., PeerCall]:
-    return lambda *arrays: _call(function, *arrays)
+    return lambda *arrays: make_call(function, *arrays)
 
 
 FUNCTIONS: dict[str, Callable[..., PeerCall | None]] = {
@@ -375,15 +230,15 @@ FUNCTIONS: dict[str, Callable[..., PeerCall | None]] = {
     "softmax": _axis_function(torch.softmax), "log_softmax": _axis_function(torch.log_softmax),
     "softmax_backward": _axis_backward(aten._softmax_backward_data),
     "log_softmax_backward": _axis_backward(aten._log_softmax_backward_data),
+    **torch_windows.FUNCTIONS,
+    **torch_optimisers.FUNCTIONS,
     **{
         function.__name__: function
         for function in (
-            bias_act, bias_act_backward, matmul, linear, linear_backward, conv2d,
-            conv2d_input_grad, conv2d_weight_grad, conv_transpose2d, max_pool2d,
-            max_pool2d_backward, avg_pool2d, avg_pool2d_backward, adaptive_avg_pool2d,
-            adaptive_avg_pool2d_backward, cross_entropy, cross_entropy_backward, batch_norm,
-            batch_norm_backward, layer_norm, layer_norm_backward, group_norm, group_norm_backward,
-            embedding, embedding_backward, lstm, lstm_backward,
+            bias_act, bias_act_backward, matmul, linear, linear_backward, cross_entropy,
+            cross_entropy_backward, batch_norm, batch_norm_backward, layer_norm,
+            layer_norm_backward, group_norm, group_norm_backward, embedding, embedding_backward,
+            lstm, lstm_backward,
         )
     },
 }  # fmt: skip

@@ -148,7 +148,7 @@ def buffers(nbytes: int) -> tuple[Array, Array]:
 def copy(repeat: int, a: Array, b: Array) -> float:
     """Copy `repeat` times between two arrays of `buffers`; returns the bytes read and written."""
     _copy(1, repeat, a, b)
-    return 2.0 * repeat * a.nbytes
+    return 2.0 * repeat * float(a.nbytes)
 
 
 def read(repeat: int, a: Array) -> float:
@@ -157,9 +157,10 @@ def read(repeat: int, a: Array) -> float:
     return float(repeat * a.nbytes)
 
 
-def nothing() -> None:
-    """Start all threads for nothing: what a parallel kernel costs at least."""
+def nothing() -> float:
+    """Start all threads for nothing, what a parallel kernel costs at least; returns 1, a start."""
     _nothing(1, np.zeros(threads.count))
+    return 1.0
 
 
 def thread_count() -> int:

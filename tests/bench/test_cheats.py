@@ -25,6 +25,16 @@ def test_an_honest_kernel_gets_times_and_rates(own_table, timed):
     assert len(report) == 2
 
 
+def test_a_kernel_that_raises_is_a_row_without_a_time(own_table, timed):
+    @kernel("relu", backend="numpy", name="raises")
+    def raises(x, out):
+        raise ArithmeticError("no more\nand so on")
+
+    row, report = timed("raises")
+    assert row.error == "raised ArithmeticError: no more"
+    assert any(r.rounds for r in report)
+
+
 def test_zeros(own_table, timed):
     @kernel("relu", backend="numpy", name="zeros")
     def zeros(x, out):

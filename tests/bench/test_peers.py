@@ -101,6 +101,22 @@ def test_an_unknown_shape_is_an_error(quick):
         quick(shapes=["lenet1"])
 
 
+def test_an_op_without_the_shape_is_left_out_with_a_note(quick):
+    report = quick(["relu", "where"], shapes=["mlp-2"])
+    assert len(report) == 0
+    assert report.notes == [
+        "relu has no timing shape mlp-2: left out.",
+        "where has no timing shape mlp-2: left out.",
+    ]
+
+
+def test_a_peer_imported_too_early_is_noted(monkeypatch, quick):
+    monkeypatch.setattr(harness, "load", lambda name: fake(lambda x: x.clip(0)))
+    monkeypatch.setitem(harness.sys.modules, "fake", harness)
+    monkeypatch.delitem(harness.sys.modules, "numba.np.ufunc.omppool", raising=False)
+    assert "imported before trine's thread layer" in quick(vs=["fake"]).notes[0]
+
+
 def test_a_named_shape_is_timed(quick):
     report = quick(["linear"], shapes=["mlp-2"])
     assert [r.shape for r in report] == ["mlp-2"]

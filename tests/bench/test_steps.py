@@ -83,6 +83,14 @@ def test_a_model_is_timed_with_its_memory(quick):
     assert 10e6 < row.peak_memory < 2e9
 
 
+def test_the_arithmetic_of_a_step_is_that_of_its_products():
+    """784-256-10 on 4 rows: forward, and backward twice, though not to the first input."""
+    weights = steps.initial_weights(MODELS["mlp"], 0)
+    found = steps.arithmetic(steps.make_step("mlp", 4, "numpy", "float32", weights, 0))
+    products = 3 * 2 * 4 * (784 * 256 + 256 * 10)
+    assert products <= found < 3 * products
+
+
 def test_an_unknown_model_is_an_error(quick):
     with pytest.raises(ValueError, match="Did you mean 'lenet5'"):
         quick([], models=["lenet"])
