@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from trine.backends.allocator import PoolAllocator
-from trine.backends.dispatch import Counters, Launcher, build_launchers
+from trine.backends.dispatch import Counters, Launcher, Plan, build_launchers
 from trine.backends.op import OPS, OpSpec, bind_op
 from trine.backends.reference.activation import ActivationOps
 from trine.backends.reference.arrays import ArrayOps
@@ -61,11 +61,14 @@ class Backend(
         """Op -> the kernel, or "reference", that served its last call."""
         self._launchers: dict[str, tuple[Launcher, ...]] = {}
         self._generation = -1
+        self.plans: dict[Any, Plan] = {}
+        """What was decided for calls seen before."""
 
     def launchers(self, spec: OpSpec) -> tuple[Launcher, ...]:
         """Return the kernels of an op in the order in which they are tried."""
         if self._generation != registry.generation():
             self._launchers.clear()
+            self.plans.clear()
             self._generation = registry.generation()
         found = self._launchers.get(spec.name)
         if found is None:
@@ -80,6 +83,10 @@ class Backend(
             function(*[call[name] for name in parameters])
 
         return launch
+
+    def kernel_function(self, entry: registry.Kernel) -> Callable[..., Any] | None:
+        """Return what runs a kernel given its parameters in order, if there is such a function."""
+        return entry.function
 
     def before_launch(self) -> None:
         """Called before each kernel; a backend raises here if its kernels cannot run now."""

@@ -113,6 +113,10 @@ class CupyBackend(Backend):
             return super().make_launch(spec, entry)
         return make_cuda_launch(entry, self._compile)
 
+    def kernel_function(self, entry: registry.Kernel) -> Callable[..., Any] | None:
+        """Return a Python function on arrays; CUDA kernels are launched by name instead."""
+        return None if entry.cuda is not None else entry.function
+
     def _compile(self, path: Path, options: tuple[str, ...], expression: str) -> Any:
         key = (path, options, expression)
         if key not in self._modules:

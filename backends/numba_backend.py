@@ -31,13 +31,17 @@ class NumbaBackend(Backend):
 
     def make_launch(self, spec: OpSpec, entry: registry.Kernel) -> Callable[..., None]:
         """Return a launch of the kernel, compiled here if a user wrote it in plain Python."""
-        function = self._compiled(entry) if entry.user else entry.function
+        function = self.kernel_function(entry)
         parameters = entry.parameters
 
         def launch(**call: Any) -> None:
             function(*[call[name] for name in parameters])
 
         return launch
+
+    def kernel_function(self, entry: registry.Kernel) -> Callable[..., Any]:
+        """Return the kernel, compiled if a user wrote it in plain Python."""
+        return self._compiled(entry) if entry.user else entry.function
 
     def _compiled(self, entry: registry.Kernel) -> Callable[..., Any]:
         """Compile a user's kernel once, however often the choice among kernels is made anew."""

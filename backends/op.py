@@ -23,6 +23,7 @@ from typing import Any, Literal, TypeVar
 
 import numpy as np
 
+from trine.backends import dispatch
 from trine.backends.dispatch import run_kernel
 from trine.dtypes import DType
 
@@ -155,13 +156,18 @@ def bind_op(spec: OpSpec) -> Callable[..., Any]:
     """Return the backend method that dispatches calls of an op to a kernel or the reference."""
     reference, name = spec.reference, spec.name
 
-    @functools.wraps(reference)
-    def method(self: Any, *arrays: Any, **attributes: Any) -> Any:
+    def run(self: Any, arrays: tuple[Any, ...], attributes: dict[str, Any]) -> Any:
         launchers = self.launchers(spec)
         if launchers:
             return run_kernel(self, spec, launchers, arrays, attributes)
         self.ran[name] = "reference"
         with np.errstate(all="ignore"):  # Inf and NaN are results, as on every other device
             return reference(self, *arrays, **attributes)
+
+    @functools.wraps(reference)
+    def method(self: Any, *arrays: Any, **attributes: Any) -> Any:
+        if dispatch.observer is not None:
+            return dispatch.observer(self, spec, run, arrays, attributes)
+        return run(self, arrays, attributes)
 
     return method

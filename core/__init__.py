@@ -40,9 +40,10 @@ from trine.random import Generator, seed
 from trine.tensor import Tensor, grad
 
 if TYPE_CHECKING:
-    from trine import data, functional, models, nn, optim, training
+    from trine import bench, data, functional, models, nn, optim, training
     from trine.define import define_op
     from trine.models import explain
+    from trine.profiler import profile
     from trine.training import Trainer
 
 __version__ = "0.1.0"
@@ -59,6 +60,7 @@ __all__ = [
     "arange",
     "as_tensor",
     "available",
+    "bench",
     "bool_",
     "cat",
     "data",
@@ -88,6 +90,7 @@ __all__ = [
     "ones",
     "ones_like",
     "optim",
+    "profile",
     "rand",
     "randn",
     "seed",
@@ -103,11 +106,12 @@ __all__ = [
 ]
 
 # Loaded when first named, so that `import trine` stays quick.
-_MODULES = ("data", "functional", "models", "nn", "optim", "training")
+_MODULES = ("bench", "data", "functional", "models", "nn", "optim", "training")
 _NAMES = {
     "Trainer": "trine.training",
     "define_op": "trine.define",
     "explain": "trine.models",
+    "profile": "trine.profiler",
 }
 
 

@@ -51,6 +51,14 @@ class Kernel:
     user: bool = False
     """Whether it comes from a user's file rather than from the package."""
     cuda: CudaSource | None = field(default=None, compare=False)
+    flops: Callable[..., float] | float | None = field(default=None, compare=False)
+    """Its own arithmetic, where it is less than the op's: of a call, or as a factor."""
+
+    def work(self, call: Mapping[str, Any], op_flops: float) -> float:
+        """Return the operations that the kernel really does in a call, given those of the op."""
+        if self.flops is None:
+            return op_flops
+        return float(self.flops(**call)) if callable(self.flops) else float(self.flops) * op_flops
 
 
 _kernels: dict[tuple[str, str], list[Kernel]] = {}
@@ -102,13 +110,16 @@ def kernel(
     supports: Callable[..., bool] | None = None,
     priority: int = 0,
     deterministic: bool = True,
+    flops: Callable[..., float] | float | None = None,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Register the decorated function as a kernel of `op` on `backend` under `name`.
 
     `supports(**call)` receives the arrays and attributes of a call by name and answers whether the
     kernel serves it: a static rule by shapes, since choosing by time would break reproducibility.
     Among the kernels that serve a call the highest `priority` is taken, then the first registered.
-    A kernel that is not `deterministic` runs only when it is preferred by name.
+    A kernel that is not `deterministic` runs only when it is preferred by name. One that computes
+    its op with less arithmetic than the op's definition says so by `flops`: a factor (1 / 2.25 for
+    Winograd's F(2, 3)), or a function of the call; benchmarks refuse times that beat the machine.
 
     Raises ValueError for an unknown backend or dtype and for a name that is taken.
     """
@@ -127,6 +138,7 @@ def kernel(
                 priority=priority,
                 deterministic=deterministic,
                 user=_loading_user_file,
+                flops=flops,
             )
         )
         return function
@@ -146,6 +158,7 @@ def cuda_kernel(
     priority: int = 0,
     deterministic: bool = True,
     options: tuple[str, ...] = (),
+    flops: Callable[..., float] | float | None = None,
 ) -> None:
     """Register a CUDA C++ kernel of `op`, e.g. function="max_pool2d<{T}>" of source="pool.cu".
 
@@ -176,6 +189,7 @@ def cuda_kernel(
             deterministic=deterministic,
             user=_loading_user_file,
             cuda=CudaSource(path, function, launch, options),
+            flops=flops,
         )
     )
 

@@ -18,7 +18,7 @@ FOLDERS = {
     "models/": "trine/models/",
     "bench/": "trine/bench/",
 }
-NOT_SHIPPED = ("bench/results/",)
+NOT_SHIPPED = ("bench/results/", "bench/suite/")
 
 
 def tracked(root: Path) -> set[str]:

@@ -23,7 +23,8 @@ FLOORS = [
      "trine.creation"),
     ("trine.functional", "trine.define", "trine.gradcheck"),
     ("trine.nn", "trine.optim", "trine.data"),
-    ("trine.compare", "trine.training", "trine.models", "trine.bench"),
+    ("trine.compare", "trine.training", "trine.models", "trine.bench",
+     "trine.profiler"),
     ("trine.cli",),
 ]  # fmt: skip
 

@@ -34,7 +34,8 @@ class OpCase:
     samples(rng, dtype) makes calls with hostile sizes and values; timing(rng, dtype) makes calls
     worth timing, labelled "tiny", "typical" or "large". `tolerance` names a class of
     `trine.backends.cases.tolerances`. flops(sample) counts the arithmetic of a call, 0 where only
-    bytes matter; the bytes are those of its inputs and outputs.
+    bytes matter. nbytes(sample) counts the bytes that a call cannot do without; by default those of
+    its inputs and outputs, once each, twice for an input that the op changes.
     """
 
     op: str
@@ -42,6 +43,7 @@ class OpCase:
     tolerance: str = "elementwise"
     timing: Samples | None = None
     flops: Callable[[Sample], int] = lambda sample: 0
+    nbytes: Callable[[Sample], int] | None = None
 
 
 MODULES = (

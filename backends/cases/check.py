@@ -151,7 +151,6 @@ def check_sample(
     """
     spec = OPS[case.op]
     expected, changed = known if known is not None else reference(spec, sample)
-    allowed = tolerance(case.tolerance, dtype)
 
     def result(status: str, message: str = "") -> CheckResult:
         ran = kernel or backend.ran.get(case.op, "reference")
@@ -164,24 +163,42 @@ def check_sample(
             for a in sample.args
         ]
         arrays = [None if h is None else _on(backend, h) for h in hosts]
-        with preferring(case.op, kernel), guarded(backend) as allocator:
-            backend.ran.pop(case.op, None)
-            if kernel not in (None, "reference"):
+        if kernel not in (None, "reference"):
+            with preferring(case.op, kernel):
                 refusal = _refusal(backend, spec, arrays, sample.attrs, kernel, dtype)
-                if refusal is not None:
-                    return result("skipped", f"does not serve {refusal}")
-            out = getattr(backend, case.op)(*arrays, **sample.attrs)
-            broken = allocator.broken()
-        if broken:
-            return result("failed", f"{broken} ({layout} inputs)")
-        if kernel is not None and backend.ran.get(case.op) != kernel:
-            return result("failed", f"{backend.ran.get(case.op)} ran instead")
-        fault = _compare_outputs(backend, spec, sample, _as_list(out), expected, allowed, dtype)
-        if fault is None:
-            fault = _compare_inputs(backend, spec, arrays, sample, changed, allowed)
+            if refusal is not None:
+                return result("skipped", f"does not serve {refusal}")
+        fault = check_call(backend, case, sample, arrays, kernel, dtype, (expected, changed))
         if fault is not None:
             return result("failed", f"{fault} ({layout} inputs)")
     return result("passed")
+
+
+def check_call(
+    backend: Backend,
+    case: OpCase,
+    sample: Sample,
+    arrays: list[Any],
+    kernel: str | None,
+    dtype: str,
+    known: tuple[list[Any], list[Any]],
+) -> str | None:
+    """Call an op once on arrays that hold a sample's values; return what is wrong, if anything.
+
+    Outputs are poisoned and guarded; `known` is what `reference` returns for the sample.
+    """
+    spec, (expected, changed) = OPS[case.op], known
+    allowed = tolerance(case.tolerance, dtype)
+    with preferring(case.op, kernel), guarded(backend) as allocator:
+        backend.ran.pop(case.op, None)
+        out = getattr(backend, case.op)(*arrays, **sample.attrs)
+        broken = allocator.broken()
+    if broken:
+        return broken
+    if kernel is not None and backend.ran.get(case.op) != kernel:
+        return f"{backend.ran.get(case.op)} ran instead"
+    fault = _compare_outputs(backend, spec, sample, _as_list(out), expected, allowed, dtype)
+    return fault or _compare_inputs(backend, spec, arrays, sample, changed, allowed)
 
 
 def _on(backend: Backend, host: Any) -> Any:

@@ -69,7 +69,15 @@ def _timed_backward(rng: Rng, dtype: DType) -> list[Sample]:
     ]
 
 
-register(OpCase("embedding", _embedding, "exact", _timed))
+def _looked_up_bytes(sample: Sample) -> int:
+    """Count the rows that are looked up, not the whole table."""
+    weight, indices = sample.args
+    rows = int(indices.size) * int(weight.shape[1]) * int(weight.itemsize)
+    distinct = len(np.unique(indices)) * int(weight.shape[1]) * int(weight.itemsize)
+    return int(indices.nbytes) + rows + distinct
+
+
+register(OpCase("embedding", _embedding, "exact", _timed, nbytes=_looked_up_bytes))
 register(
     OpCase(
         "embedding_backward",

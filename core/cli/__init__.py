@@ -8,8 +8,10 @@ import sys
 
 def main() -> None:
     """Run the command line: one line on stderr for what a user can mend, no traceback."""
+    from trine.cli import setup
     from trine.cli.app import app
 
+    setup.owns_process = True
     try:
         app()
     except KeyboardInterrupt:

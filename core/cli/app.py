@@ -343,24 +343,70 @@ def check(
 
 @app.command()
 def bench(
-    ops: OpNames = None,
+    ops: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[OP]...",
+            help="Ops; all by default, none with --model.",
+            autocompletion=complete_op,
+        ),
+    ] = None,
     backend: Annotated[str, typer.Option(help="all, or one backend.")] = "all",
     kernel_file: KernelFiles = None,
     shape: Annotated[
-        list[str] | None, typer.Option(help="tiny, typical or large; all by default. Repeatable.")
+        list[str] | None,
+        typer.Option(
+            help="tiny, typical or large (all three by default), peers (every frozen layer shape) "
+            "or the name of one, e.g. resnet-64-56. Repeatable."
+        ),
     ] = None,
-    seconds: Annotated[float, typer.Option(min=0.01, help="Time for each kernel and shape.")] = 0.5,
+    dtype: Annotated[DtypeChoice, typer.Option(help="Element type.")] = DtypeChoice.float32,
+    seconds: Annotated[
+        float, typer.Option(min=0.01, help="Time for each kernel and shape; twice that if busy.")
+    ] = 0.5,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all by default.")] = None,
-    json: Annotated[Path | None, typer.Option(help="Write the results to a file.")] = None,
+    vs: Annotated[
+        list[str] | None, typer.Option("--vs", help="A peer: torch or jax. Repeatable.")
+    ] = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Time training steps: lenet5, mlp, mlp-small, lstm or alexnet-small. Repeatable."
+        ),
+    ] = None,
+    json: Annotated[Path | None, typer.Option(help="Write results and environment.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write a page with a roofline.")] = None,
+    compare: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option(metavar="OLD NEW", help="Measure nothing; compare two files of --json."),
+    ] = None,
 ) -> None:
-    """Time kernels that pass their check.
+    """Time kernels that are right, against each other, the machine's limits and peers.
+
+    A kernel is checked against float64 before and after; one that is wrong, or faster than the
+    machine can be, gets no time. Candidates take turns; rounds that other processes disturbed are
+    taken again. The exit code is 1 if a row has no time, or with --compare if one became slower.
 
     trine bench conv2d max_pool2d
 
-    trine bench max_pool2d --kernel-file mine.py --json result.json
-    """
-    from trine.cli import kernels as work
+    trine bench conv2d --shape resnet-64-56 --vs torch
 
+    trine bench max_pool2d --kernel-file mine.py --json new.json --html new.html
+
+    trine bench --model lenet5 --vs torch --backend numba
+
+    trine bench --compare old.json new.json
+
+    Columns: % roof is the time that the measured peak of FMAs, or the bandwidth of the cache or
+    memory that holds the data, would allow, in percent of the median; bound says which of them it
+    is, or latency if starting the threads takes longer. "torch / it" above 1: faster than torch.
+    rounds: how many were quiet of how many.
+    """
+    from trine.cli import bench as work
+
+    if compare is not None:
+        work.compare(*compare)
+        return
     work.bench(
         tuple(ops or ()),
         tuple(kernel_file or ()),
@@ -368,8 +414,52 @@ def bench(
         shapes=tuple(shape or ()),
         seconds=seconds,
         threads=threads,
+        dtype=dtype.value,
+        vs=tuple(vs or ()),
+        models=tuple(model or ()),
         json=json,
+        html=html,
     )
+
+
+@app.command()
+def profile(
+    name: SystemName,
+    data: Annotated[str | None, typer.Option(help="Data set; by default the system's own.")] = None,
+    data_dir: DataDir = None,
+    backend: BackendFlag = BackendChoice.auto,
+    device: DeviceFlag = 0,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Samples a step.")] = None,
+    steps: Annotated[int, typer.Option(min=1, help="Training steps to profile.")] = 10,
+    seed: Seed = 0,
+    dtype: Dtype = DtypeChoice.float32,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all by default.")] = None,
+    kernel: Annotated[
+        list[str] | None, typer.Option(metavar="OP=NAME", help="Prefer a kernel. Repeatable.")
+    ] = None,
+    kernel_file: KernelFiles = None,
+    trace: Annotated[
+        Path | None, typer.Option(help="Write a trace for chrome://tracing or Perfetto.")
+    ] = None,
+    json: JsonFlag = False,
+) -> None:
+    """Show where the time of a training step goes, op by op.
+
+    trine profile lenet5
+
+    trine profile lenet5 --batch-size 512 --trace step.json
+    """
+    from trine.cli import profile as work
+    from trine.cli.train import Options
+
+    work.run(
+        Options(
+            name=name, data=data, data_dir=data_dir, backend=backend.value, device=device,
+            batch_size=batch_size, seed=seed, dtype=dtype.value, threads=threads,
+            kernels=tuple(kernel or ()), kernel_files=tuple(kernel_file or ()),
+        ),
+        steps=steps, trace=trace, json=json,
+    )  # fmt: skip
 
 
 @app.command()

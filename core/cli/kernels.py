@@ -1,4 +1,4 @@
-"""`trine check` and `trine bench`: the registry's kernels, proven and timed."""
+"""`trine check`: the registry's kernels, proven; and which ops and backends a command means."""
 
 from __future__ import annotations
 
@@ -13,17 +13,15 @@ from trine.cli import setup
 from trine.cli.output import console, emit_json, notes, table
 from trine.errors import suggest
 
-SHAPES = ("tiny", "typical", "large")
 
-
-def _select(ops: Sequence[str]) -> tuple[str, ...]:
+def select(ops: Sequence[str]) -> tuple[str, ...]:
     for name in ops:
         if name not in OPS:
             raise suggest("check", "op", name, OPS)
     return tuple(ops) or tuple(case.op for case in cases.all())
 
 
-def _backends(choice: str) -> tuple[str, ...]:
+def usable_backends(choice: str) -> tuple[str, ...]:
     if choice != "all":
         backends.get_backend(choice)  # an explicit choice that cannot run is an error
         return (choice,)
@@ -39,7 +37,7 @@ def _backends(choice: str) -> tuple[str, ...]:
 def check(ops: Sequence[str], files: Sequence[Path], backend: str, *, json: bool) -> None:
     """Check kernels; exits with 1 if one fails."""
     setup.load_kernel_files(files)
-    names, chosen = _select(ops), _backends(backend)
+    names, chosen = select(ops), usable_backends(backend)
     results = checking.check_all(ops=names, backends=chosen)
     failed = [r for r in results if r.status == "failed"]
     skipped = [r for r in results if r.status == "skipped"]
@@ -62,32 +60,4 @@ def check(ops: Sequence[str], files: Sequence[Path], backend: str, *, json: bool
     if json:
         emit_json({"passed": passed, "failed": len(failed), "skipped": len(skipped)})
     if failed:
-        raise SystemExit(1)
-
-
-def bench(
-    ops: Sequence[str],
-    files: Sequence[Path],
-    backend: str,
-    *,
-    shapes: Sequence[str],
-    seconds: float,
-    threads: int | None,
-    json: Path | None,
-) -> None:
-    """Time kernels; a kernel that fails its check gets no time, and the exit code is 1."""
-    from trine import bench as harness
-
-    for shape in shapes:
-        if shape not in SHAPES:
-            raise suggest("bench", "shape", shape, SHAPES)
-    setup.load_kernel_files(files)
-    setup.set_threads(threads)
-    names, chosen = _select(ops), _backends(backend)
-    results = harness.run(ops=names, backends=chosen, shapes=shapes, seconds=seconds)
-    harness.print_table(results, console)
-    if json is not None:
-        harness.write_json(results, json)
-        notes.print(f"written: {json}", highlight=False)
-    if any(r.error for r in results):
         raise SystemExit(1)

@@ -11,6 +11,9 @@ from trine.cli.output import notes
 from trine.errors import suggest
 from trine.kernels import load_file, prefer
 
+owns_process = False
+"""Whether the command is the process, as in a shell, and may replace it; not in a test."""
+
 
 def load_kernel_files(files: Iterable[Path]) -> None:
     """Load users' files of kernels and ops, and say what each brought."""

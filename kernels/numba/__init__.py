@@ -16,6 +16,7 @@ from trine.kernels.numba import (  # noqa: F401  each registers its kernels
     recurrent,
     row_norm,
     softmax,
+    winograd,
 )
 from trine.kernels.numba.jit import (
     cache_dir,

@@ -1,7 +1,7 @@
-"""Batch normalisation: a thread owns whole channels, plane by plane.
+"""Batch normalisation: a thread owns whole channels, which stay in its cache, plane by plane.
 
-Short planes are taken as columns of the matrix (N, C L): threads own blocks of columns, so that
-rows are read in order and what belongs to a channel is added up at the end.
+Where planes are short or channels few, the array is a matrix (N, C L) whose columns get their
+moments first; rows are read in order then, and threads share them.
 """
 
 from __future__ import annotations
@@ -12,50 +12,30 @@ import numpy as np
 from numba import prange
 
 from trine.dtypes import Array
-from trine.kernels.numba.jit import FAST, helper, parallel
+from trine.kernels.numba.jit import FAST, FAST_SUM, helper, parallel
 from trine.kernels.numba.moments import (
-    SHORT,
-    gradient_sums,
-    input_gradient,
+    GRAIN,
+    PIECE,
+    affine,
     join,
-    moments,
-    normalise,
+    minus,
+    piece_moments,
     plain_mean,
 )
 from trine.kernels.registry import kernel
 
 SHARES = 16
-"""Few channels are divided among the images, so that there are about so many parts to share."""
+"""Parts of rows, blocks of columns or channels that threads can share."""
+LONG = 64
+"""Planes from this length on are read as vectors of their own."""
 COLUMNS = 1024
-"""Columns that a thread takes at a time."""
+"""Columns of a block."""
 ROWS = 32
 """Rows whose differences are added in the array's own dtype."""
-GRAIN = 65536
-"""Elements below which starting threads costs more than it saves."""
 
 
-@helper
-def _block_width(length: int) -> int:
-    """Return how many columns make a block of whole channels."""
-    return max(COLUMNS // length, 1) * length
-
-
-def _shares(rows: int, columns: int, length: int) -> tuple[int, int]:
-    """Return into how many parts of rows and blocks of columns a matrix is cut, by its shape."""
-    width = _block_width.py_func(length)
-    blocks = -(-columns // width)
-    return max(1, min(SHARES // blocks, rows // ROWS)), blocks
-
-
-def _parts(x: Array) -> int:
-    """Return in how many parts the images of a channel are taken, a rule of the shape alone."""
-    return max(1, min(x.shape[0], SHARES // x.shape[1])) if x.shape[1] else 1
-
-
-@helper
-def _images(x: Array, part: int, parts: int) -> Any:
-    """Return the first and last image of a part."""
-    return part * x.shape[0] // parts, (part + 1) * x.shape[0] // parts
+def _by_planes(x: Array) -> bool:
+    return bool(x.shape[1] >= SHARES and x.shape[2] >= LONG)
 
 
 @helper
@@ -66,73 +46,52 @@ def _channel_mean(x: Array, c: int) -> float:
     return total / x.shape[0]
 
 
-@helper
-def _normalise_images(
-    x: Array,
-    weight: Array,
-    bias: Array,
-    eps: float,
-    found: Array,
-    c: int,
-    part: int,
-    out: Array,
-    mean: Array,
-    var: Array,
+@helper(fastmath=FAST_SUM)
+def _channel(
+    x: Array, weight: Array, bias: Array, eps: float, c: int, out: Array, mean: Array, var: Array
 ) -> None:
-    """Normalise a channel in a part of the images; found: moments (parts, C, 3)."""
+    """Normalise one channel of x (N, C, L)."""
     dtype = x.dtype.type
-    parts = found.shape[0]
-    all_of_it = (0.0, 0.0, 0.0)
-    for p in range(parts):
-        all_of_it = join(all_of_it, (found[p, c, 0], found[p, c, 1], found[p, c, 2]))
-    count, exact, squares = all_of_it
+    found = (0.0, 0.0, 0.0)
+    for image in range(x.shape[0]):
+        for start in range(0, x.shape[2], PIECE):
+            end = min(start + PIECE, x.shape[2])
+            pivot = x[image, c, start]
+            total, squares = dtype(0), dtype(0)
+            for j in range(start, end):
+                total += minus(x[image, c, j], pivot)
+            centre = pivot + dtype(total / np.float64(end - start))
+            total = dtype(0)
+            for j in range(start, end):
+                d = minus(x[image, c, j], centre)
+                total += d
+                squares += d * d
+            found = join(found, piece_moments(end - start, centre, total, squares))
+    count, exact, spread = found
+    mean[c] = exact if exact == exact else _channel_mean(x, c)  # noqa: PLR0124
+    var[c] = spread / count
     centre = dtype(exact)
-    scale = dtype(weight[c] / np.sqrt(squares / count + eps))
-    shift = bias[c] - dtype(exact - centre) * scale
-    if part == 0:
-        mean[c] = exact if exact == exact else _channel_mean(x, c)  # noqa: PLR0124
-        var[c] = squares / count
-    first, last = _images(x, part, parts)
-    for image in range(first, last):
-        normalise(x[image, c], centre, scale, shift, out[image, c])
+    scale = dtype(weight[c] / np.sqrt(spread / count + eps))
+    shift = bias[c] - dtype(minus(exact, centre)) * scale
+    for image in range(x.shape[0]):
+        for j in range(x.shape[2]):
+            out[image, c, j] = affine(x[image, c, j], centre, scale, shift)
 
 
 @parallel(grain=GRAIN)
 def _planes(
-    x: Array,
-    weight: Array,
-    bias: Array,
-    eps: float,
-    found: Array,
-    again: int,
-    out: Array,
-    mean: Array,
-    var: Array,
+    x: Array, weight: Array, bias: Array, eps: float, out: Array, mean: Array, var: Array
 ) -> None:
-    """Find the moments; a channel in one part is normalised while it is in the cache."""
-    parts, channels = found.shape[:2]
-    for item in prange(parts * channels):
-        part, c = divmod(np.int64(item), channels)
-        result = (0.0, 0.0, 0.0)
-        first, last = _images(x, part, parts)
-        for image in range(first, last):
-            result = join(result, moments(x[image, c]))
-        found[part, c, 0], found[part, c, 1], found[part, c, 2] = result
-        if again == 0:
-            _normalise_images(x, weight, bias, eps, found, c, 0, out, mean, var)
-    for item in prange(again):
-        part, c = divmod(np.int64(item), channels)
-        _normalise_images(x, weight, bias, eps, found, c, part, out, mean, var)
+    for c in prange(x.shape[1]):
+        _channel(x, weight, bias, eps, np.int64(c), out, mean, var)
 
 
 @helper
-def _block(x: Array, item: int, length: int, parts: int) -> Any:
+def _block(x: Array, item: int, parts: int) -> Any:
     """Return the part, its first and last row and the first and last column of a block."""
-    width = _block_width(length)
-    part, block = divmod(np.int64(item), (x.shape[1] + width - 1) // width)
-    low = block * width
+    part, block = divmod(np.int64(item), (x.shape[1] + COLUMNS - 1) // COLUMNS)
     first, last = part * x.shape[0] // parts, (part + 1) * x.shape[0] // parts
-    return part, first, last, low, min(low + width, x.shape[1])
+    return part, first, last, block * COLUMNS, min((block + 1) * COLUMNS, x.shape[1])
 
 
 @helper(fastmath=FAST)
@@ -199,12 +158,17 @@ def _column_moments(
         _join_columns(np.float64(start - first), mean, spread, n, tile[0], tile[1])
 
 
-@helper
-def _column_mean(x: Array, low: int, high: int) -> float:
-    total = 0.0
-    for i in range(x.shape[0]):
-        total += plain_mean(x[i, low:high])
-    return total / x.shape[0]
+@helper(fastmath=FAST_SUM)
+def _join_channel(n: int, means: Array, spreads: Array) -> Any:
+    """Return the mean and the sum of squares of a channel whose columns have n elements each."""
+    total, spread = 0.0, 0.0
+    for j in range(means.size):
+        total += means[j]
+    mean = total / means.size
+    for j in range(means.size):
+        d = minus(means[j], mean)
+        spread += spreads[j] + n * (d * d)
+    return mean, spread
 
 
 @helper(fastmath=FAST)
@@ -219,48 +183,54 @@ def _columns(
     weight: Array,
     bias: Array,
     eps: float,
-    blocks: int,
+    items: int,
     found: Array,
     table: Array,
     out: Array,
     mean: Array,
     var: Array,
 ) -> None:
-    """Normalise columns of x (N, C length); found: (2, parts, columns), table: (3, columns)."""
+    """Normalise columns of x (N, C, L); found: (2, parts, columns), table: (3, columns)."""
     dtype = x.dtype.type
-    parts, length = found.shape[1], x.shape[1] // mean.size
-    items = parts * blocks
+    n, channels, length = x.shape
+    parts, width = found.shape[1:]
+    rows, results = x.reshape(n, width), out.reshape(n, width)
     for item in prange(items):
-        part, first, last, low, high = _block(x, item, length, parts)
+        part, first, last, low, high = _block(rows, item, parts)
         own = found[0, part, low:high], found[1, part, low:high]
-        _column_moments(x, first, last, low, high, own[0], own[1])
-    for item in prange(blocks):
-        _, _, _, low, high = _block(x, item, length, parts)
+        _column_moments(rows, first, last, low, high, own[0], own[1])
+    for channel in prange(channels):
+        c = np.int64(channel)
+        low, high = c * length, (c + 1) * length
         means, spreads = found[0, 0, low:high], found[1, 0, low:high]
         for p in range(1, parts):
-            before, count = p * x.shape[0] // parts, (p + 1) * x.shape[0] // parts
+            before, count = p * n // parts, (p + 1) * n // parts
             _join_columns(
                 np.float64(before), means, spreads,
                 np.float64(count - before), found[0, p, low:high], found[1, p, low:high],
             )  # fmt: skip
-        for c in range(low // length, high // length):
-            all_of_it = (0.0, 0.0, 0.0)
-            for j in range(c * length, (c + 1) * length):
-                column = (np.float64(x.shape[0]), found[0, 0, j], found[1, 0, j])
-                all_of_it = join(all_of_it, column)
-            count, exact, squares = all_of_it
-            mean[c] = exact
-            var[c] = squares / count
-            if exact != exact:  # noqa: PLR0124
-                mean[c] = _column_mean(x, c * length, (c + 1) * length)
-            factor = dtype(weight[c] / np.sqrt(squares / count + eps))
-            rest = bias[c] - dtype(exact - dtype(exact)) * factor
-            for j in range(c * length, (c + 1) * length):
-                table[0, j] = exact
-                table[1, j] = factor
-                table[2, j] = rest
-    for i in prange(x.shape[0]):
-        _normalise_row(x[i], table[0], table[1], table[2], out[i])
+        exact, spread = _join_channel(n, means, spreads)
+        mean[c] = exact if exact == exact else _channel_mean(x, c)  # noqa: PLR0124
+        var[c] = spread / (n * length)
+        scale = dtype(weight[c] / np.sqrt(spread / (n * length) + eps))
+        shift = bias[c] - dtype(exact - dtype(exact)) * scale
+        for j in range(low, high):
+            table[0, j] = exact
+            table[1, j] = scale
+            table[2, j] = shift
+    for i in prange(n):
+        _normalise_row(rows[i], table[0], table[1], table[2], results[i])
+
+
+def _work(x: Array, constants: int) -> tuple[int, Array, Array]:
+    """Return how many parts of rows by blocks of columns there are, and space for sums and columns.
+
+    It is a rule of the shape alone, so that sums do not depend on the number of threads.
+    """
+    width = x.shape[1] * x.shape[2]
+    blocks = -(-width // COLUMNS)
+    parts = max(1, min(SHARES // blocks, x.shape[0] // ROWS))
+    return parts * blocks, np.empty((2, parts, width)), np.empty((constants, width), x.dtype)
 
 
 @kernel("batch_norm", backend="numba", name="channels")
@@ -274,61 +244,64 @@ def batch_norm(
     var: Array,
 ) -> None:
     """out = (x - mean_c) / sqrt(var_c + eps) weight_c + bias_c with the moments of a channel."""
-    n, channels, length = x.shape
-    weight = np.ones(channels, x.dtype) if weight is None else weight
-    bias = np.zeros(channels, x.dtype) if bias is None else bias
+    weight = np.ones(x.shape[1], x.dtype) if weight is None else weight
+    bias = np.zeros(x.shape[1], x.dtype) if bias is None else bias
     if x.size == 0:
         mean[...], var[...] = np.nan, np.nan
-    elif length < SHORT:
-        shape = (n, channels * length)
-        parts, blocks = _shares(n, shape[1], length)
-        found, table = np.empty((2, parts, shape[1])), np.empty((3, shape[1]), x.dtype)
-        _columns(
-            x.size, x.reshape(shape), weight, bias, eps, blocks, found, table, out.reshape(shape),
-            mean, var,
-        )  # fmt: skip
+    elif _by_planes(x):
+        _planes(x.size, x, weight, bias, eps, out, mean, var)
     else:
-        parts = _parts(x)
-        again = parts * channels if parts > 1 else 0
-        found = np.empty((parts, channels, 3))
-        _planes(x.size, x, weight, bias, eps, found, again, out, mean, var)
+        _columns(x.size, x, weight, bias, eps, *_work(x, 3), out, mean, var)
 
 
-@helper
-def _gradient_of_images(
+@helper(fastmath=FAST_SUM)
+def _gradient_of_channel(
     grad_out: Array,
     x: Array,
     weight: Array,
     mean: Array,
     var: Array,
     eps: float,
-    found: Array,
     c: int,
-    part: int,
     grad_x: Array,
     grad_weight: Array,
     grad_bias: Array,
 ) -> None:
-    """Fill grad_x of a channel in a part of the images; found: sums (parts, C, 2)."""
     dtype = x.dtype.type
-    parts = found.shape[0]
-    total, product = 0.0, 0.0
-    for p in range(parts):
-        total += found[p, c, 0]
-        product += found[p, c, 1]
-    rstd = 1 / np.sqrt(np.float64(var[c]) + eps)
+    centre = mean[c]
+    all_of_it, products = 0.0, 0.0
+    for image in range(x.shape[0]):
+        for start in range(0, x.shape[2], PIECE):
+            end = min(start + PIECE, x.shape[2])
+            total, product = dtype(0), dtype(0)
+            for j in range(start, end):
+                total += grad_out[image, c, j]
+                product += grad_out[image, c, j] * minus(x[image, c, j], centre)
+            all_of_it += total
+            products += product
+    scale, slope, shift = _coefficients(x, weight, var, eps, c, all_of_it, products)
+    grad_weight[c] = products / np.sqrt(var[c] + eps)
+    grad_bias[c] = all_of_it
+    for image in range(x.shape[0]):
+        for j in range(x.shape[2]):
+            linear = affine(x[image, c, j], centre, slope, shift)
+            grad_x[image, c, j] = grad_out[image, c, j] * scale + linear
+
+
+@helper
+def _coefficients(
+    x: Array, weight: Array, var: Array, eps: float, c: int, total: float, product: float
+) -> Any:
+    """Return scale, slope and shift: grad_x = grad_out scale + (x - mean) slope + shift."""
+    dtype = x.dtype.type
     count = x.shape[0] * x.shape[2]
+    rstd = 1 / np.sqrt(np.float64(var[c]) + eps)
     scale = weight[c] * rstd
-    slope = dtype(-scale * rstd * rstd * product / count)
-    shift = dtype(-scale * total / count)
-    if part == 0:
-        grad_weight[c] = product * rstd
-        grad_bias[c] = total
-    first, last = _images(x, part, parts)
-    for image in range(first, last):
-        input_gradient(
-            grad_out[image, c], x[image, c], mean[c], dtype(scale), slope, shift, grad_x[image, c]
-        )
+    return (
+        dtype(scale),
+        dtype(-scale * rstd * rstd * product / count),
+        dtype(-scale * total / count),
+    )
 
 
 @parallel(grain=GRAIN)
@@ -339,30 +312,13 @@ def _planes_backward(
     mean: Array,
     var: Array,
     eps: float,
-    found: Array,
-    again: int,
     grad_x: Array,
     grad_weight: Array,
     grad_bias: Array,
 ) -> None:
-    parts, channels = found.shape[:2]
-    for item in prange(parts * channels):
-        part, c = divmod(np.int64(item), channels)
-        total, product = 0.0, 0.0
-        first, last = _images(x, part, parts)
-        for image in range(first, last):
-            a, b = gradient_sums(grad_out[image, c], x[image, c], mean[c])
-            total += a
-            product += b
-        found[part, c, 0], found[part, c, 1] = total, product
-        if again == 0:
-            _gradient_of_images(
-                grad_out, x, weight, mean, var, eps, found, c, 0, grad_x, grad_weight, grad_bias
-            )
-    for item in prange(again):
-        part, c = divmod(np.int64(item), channels)
-        _gradient_of_images(
-            grad_out, x, weight, mean, var, eps, found, c, part, grad_x, grad_weight, grad_bias
+    for c in prange(x.shape[1]):
+        _gradient_of_channel(
+            grad_out, x, weight, mean, var, eps, np.int64(c), grad_x, grad_weight, grad_bias
         )
 
 
@@ -389,7 +345,7 @@ def _columns_backward(
     mean: Array,
     var: Array,
     eps: float,
-    blocks: int,
+    items: int,
     found: Array,
     table: Array,
     grad_x: Array,
@@ -397,10 +353,15 @@ def _columns_backward(
     grad_bias: Array,
 ) -> None:
     """Gradients for columns; found: sums (2, parts, columns), table: (4, columns) with the mean."""
-    parts, length = found.shape[1], x.shape[1] // mean.size
-    items = parts * blocks
+    n, channels, length = x.shape
+    parts, width = found.shape[1:]
+    rows, errors, results = (
+        x.reshape(n, width),
+        grad_out.reshape(n, width),
+        grad_x.reshape(n, width),
+    )
     for item in prange(items):
-        part, first, last, low, high = _block(x, item, length, parts)
+        part, first, last, low, high = _block(rows, item, parts)
         totals, products = found[0, part, low:high], found[1, part, low:high]
         centre = table[0, low:high]
         sums = np.empty((2, high - low), x.dtype)
@@ -409,29 +370,26 @@ def _columns_backward(
         for start in range(first, last, ROWS):
             sums[:] = 0
             for i in range(start, min(start + ROWS, last)):
-                _add_gradients(grad_out[i, low:high], x[i, low:high], centre, sums[0], sums[1])
+                _add_gradients(errors[i, low:high], rows[i, low:high], centre, sums[0], sums[1])
             for j in range(high - low):
                 totals[j] += sums[0, j]
                 products[j] += sums[1, j]
-    for item in prange(blocks):
-        _, _, _, low, high = _block(x, item, length, parts)
-        for c in range(low // length, high // length):
-            total, product = 0.0, 0.0
-            for p in range(parts):
-                for j in range(c * length, (c + 1) * length):
-                    total += found[0, p, j]
-                    product += found[1, p, j]
-            rstd = 1 / np.sqrt(np.float64(var[c]) + eps)
-            count = x.shape[0] * length
-            grad_bias[c] = total
-            grad_weight[c] = product * rstd
-            factor = weight[c] * rstd
+    for channel in prange(channels):
+        c = np.int64(channel)
+        total, product = 0.0, 0.0
+        for p in range(parts):
             for j in range(c * length, (c + 1) * length):
-                table[1, j] = factor
-                table[2, j] = -factor * rstd * rstd * product / count
-                table[3, j] = -factor * total / count
-    for i in prange(x.shape[0]):
-        _gradient_row(grad_out[i], x[i], table[0], table[1], table[2], table[3], grad_x[i])
+                total += found[0, p, j]
+                product += found[1, p, j]
+        grad_bias[c] = total
+        grad_weight[c] = product / np.sqrt(np.float64(var[c]) + eps)
+        scale, slope, shift = _coefficients(x, weight, var, eps, c, total, product)
+        for j in range(c * length, (c + 1) * length):
+            table[1, j] = scale
+            table[2, j] = slope
+            table[3, j] = shift
+    for i in prange(n):
+        _gradient_row(errors[i], rows[i], table[0], table[1], table[2], table[3], results[i])
 
 
 @kernel("batch_norm_backward", backend="numba", name="channels")
@@ -447,32 +405,11 @@ def batch_norm_backward(
     grad_bias: Array,
 ) -> None:
     """grad_x = w rstd (dy - mean(dy) - x_hat mean(dy x_hat)); the sums are weight's and bias'."""
-    n, channels, length = x.shape
-    weight = np.ones(channels, x.dtype) if weight is None else weight
-    if length < SHORT:
-        shape = (n, channels * length)
-        parts, blocks = _shares(n, shape[1], length)
-        found, table = np.empty((2, parts, shape[1])), np.empty((4, shape[1]), x.dtype)
-        table[0] = np.repeat(mean, length)
-        _columns_backward(
-            x.size, grad_out.reshape(shape), x.reshape(shape), weight, mean, var, eps, blocks,
-            found, table, grad_x.reshape(shape), grad_weight, grad_bias,
-        )  # fmt: skip
+    weight = np.ones(x.shape[1], x.dtype) if weight is None else weight
+    arrays = (grad_out, x, weight, mean, var, eps)
+    if _by_planes(x):
+        _planes_backward(x.size, *arrays, grad_x, grad_weight, grad_bias)
     else:
-        parts = _parts(x)
-        again = parts * channels if parts > 1 else 0
-        found = np.empty((parts, channels, 2))
-        _planes_backward(
-            x.size,
-            grad_out,
-            x,
-            weight,
-            mean,
-            var,
-            eps,
-            found,
-            again,
-            grad_x,
-            grad_weight,
-            grad_bias,
-        )
+        items, found, table = _work(x, 4)
+        table[0] = np.repeat(mean, x.shape[2])
+        _columns_backward(x.size, *arrays, items, found, table, grad_x, grad_weight, grad_bias)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from trine.dtypes import Array
 from trine.kernels.numba.jit import FAST, helper
-from trine.kernels.numba.maths import exp_below, tanh_ratio
+from trine.kernels.numba.maths import exp_low, tanh_ratio
 
 
 @helper(fastmath=FAST)
@@ -16,7 +16,7 @@ def logistic_of_sum(z: Array, bias: Array) -> None:
     one, zero = z.dtype.type(1), z.dtype.type(0)
     for j in range(z.size):
         value = z[j] + bias[j]
-        e = exp_below(-abs(value))  # at most 1: nothing overflows
+        e = exp_low(-abs(value))  # at most 1: nothing overflows
         z[j] = (e if value < zero else one) / (one + e)
 
 

@@ -27,14 +27,15 @@ E3, E4, E5 = f32(4.1665795894e-2), f32(1.6666665459e-1), f32(5.0000001201e-1)
 T0, T1, T2 = f32(-5.70498872745e-3), f32(2.06390887954e-2), f32(-5.37397155531e-2)
 T3, T4 = f32(1.33314422036e-1), f32(-3.33332819422e-1)
 TANH_SMALL = f32(0.625)
-SHIFTER = f32(12582912.0)  # 1.5 * 2^23: adding it rounds to an integer, in the low bits
-SMALLEST = f32(-87.0)  # below, e^x has no normal float32
 Q_TOP = f32(9.0)  # beyond, tanh is 1
 P1, P3, P5 = f32(4.89352455891786e-03), f32(6.37261928875436e-04), f32(1.48572235717979e-05)
 P7, P9 = f32(5.12229709037114e-08), f32(-8.60467152213735e-11)
 P11, P13 = f32(2.00018790482477e-13), f32(-2.76076847742355e-16)
 Q0, Q2 = f32(4.89352518554385e-03), f32(2.26843463243900e-03)
 Q4, Q6 = f32(1.18534705686654e-04), f32(1.19825839466702e-06)
+ROUNDER = f32(1.5 * 2**23)
+"""Added to a small number it rounds it, and leaves the whole number in the lowest bits."""
+FLUSHED = f32(-87.0)
 
 
 @helper(fastmath=FAST)
@@ -54,30 +55,35 @@ def _exp_float32(x: Any) -> Any:
 
 
 @helper(fastmath=FAST)
+def _exp_low_float32(x: Any) -> Any:
+    """Return e^x as above, with the exponent in one piece: zero below -87."""
+    low = FLUSHED if x < FLUSHED else x
+    low = HIGHEST if low > HIGHEST else low
+    t = low * LOG2_E + ROUNDER
+    n = t - ROUNDER
+    r = low - n * LN2_HIGH - n * LN2_LOW
+    p = ((((E0 * r + E1) * r + E2) * r + E3) * r + E4) * r + E5
+    power = p * r * r + r + ONE
+    scale = np.int32((np.float32(t).view(np.int32) + np.int32(127)) << np.int32(23)).view(
+        np.float32
+    )
+    return f32(0) if x < FLUSHED else power * scale
+
+
+@helper(fastmath=FAST)
 def _tanh_float32(x: Any) -> Any:
-    """A polynomial near 0, 1 - 2 / (e^2|x| + 1) elsewhere."""
+    """A polynomial near 0, (1 - e^-2|x|) / (1 + e^-2|x|) elsewhere."""
     z = x * x
     small = x + x * z * ((((T0 * z + T1) * z + T2) * z + T3) * z + T4)
     size = abs(x)
-    large = ONE - TWO / (_exp_float32(TWO * size) + ONE)
+    decay = _exp_low_float32(-TWO * size)
+    large = (ONE - decay) / (ONE + decay)
     return small if size < TANH_SMALL else (large if x > f32(0) else -large)
 
 
 @helper(fastmath=FAST)
-def _exp_below_float32(x: Any) -> Any:
-    """e^x for x <= 0 in fewer steps than `exp`, 10^-38 where it is smaller; 2 ulp."""
-    x = SMALLEST if x < SMALLEST else x
-    shifted = x * LOG2_E + SHIFTER
-    n = shifted - SHIFTER
-    r = x - n * LN2_HIGH - n * LN2_LOW
-    p = ((((E0 * r + E1) * r + E2) * r + E3) * r + E4) * r + E5
-    exponent = np.float32(shifted).view(np.int32) + np.int32(127)
-    return (p * r * r + r + ONE) * np.int32(exponent << np.int32(23)).view(np.float32)
-
-
-@helper(fastmath=FAST)
 def _tanh_ratio_float32(x: Any) -> Any:
-    """A ratio of polynomials (Eigen's), 4 ulp: half the work of `tanh`."""
+    """A ratio of polynomials (Eigen's), 4 ulp: less work than `tanh`."""
     x = Q_TOP if x > Q_TOP else x  # NaN passes through
     x = -Q_TOP if x < -Q_TOP else x
     z = x * x
@@ -89,6 +95,11 @@ def _tanh_ratio_float32(x: Any) -> Any:
 
 def exp(x: Any) -> Any:
     """Stand for e^x in kernels; the overload below chooses by type."""
+    return math.exp(x)
+
+
+def exp_low(x: Any) -> Any:
+    """Stand for e^x of what is rarely above 0, such as the logarithm of a probability."""
     return math.exp(x)
 
 
@@ -112,19 +123,14 @@ def _by_type(stand_in: Any, for_float32: Any, otherwise: Any) -> None:
     overload(stand_in, jit_options={**COMMON, "fastmath": FAST})(choose)
 
 
-def exp_below(x: Any) -> Any:
-    """Stand for e^x with x <= 0 in kernels whose time it is; the overload chooses by type."""
-    return math.exp(x)
-
-
 def tanh_ratio(x: Any) -> Any:
     """Stand for tanh x in kernels whose time it is; the overload chooses by type."""
     return math.tanh(x)
 
 
 _by_type(exp, _exp_float32, math.exp)
+_by_type(exp_low, _exp_low_float32, math.exp)
 _by_type(tanh, _tanh_float32, math.tanh)
-_by_type(exp_below, _exp_below_float32, math.exp)
 _by_type(tanh_ratio, _tanh_ratio_float32, math.tanh)
 
 
@@ -144,7 +150,7 @@ def activate(x: Array, bias: Any, activation: int, out: Array) -> None:
     elif activation == 2:
         for j in range(n):
             z = x[j] + bias
-            e = exp(-abs(z))  # at most 1: nothing overflows
+            e = exp_low(-abs(z))  # at most 1: nothing overflows
             out[j] = (e if z < zero else one) / (one + e)
     else:
         for j in range(n):
@@ -162,7 +168,8 @@ def activate_backward(grad_out: Array, out: Array, activation: int, grad_x: Arra
             grad_x[j] = grad_out[j]
     elif activation == 1:
         for j in range(n):
-            grad_x[j] = grad_out[j] if out[j] > zero else zero
+            g = grad_out[j]  # read in any case, so that the compiler can choose by vectors
+            grad_x[j] = g if out[j] > zero else zero
     elif activation == 2:
         for j in range(n):
             grad_x[j] = grad_out[j] * (out[j] * (one - out[j]))

@@ -15,6 +15,8 @@ from trine.kernels.numba.jit import FAST, FAST_SUM, helper
 
 PIECE = 2048
 """Elements of a piece: two arrays of them fill half of a first cache."""
+GRAIN = 65536
+"""Elements below which starting threads costs more than it saves."""
 SHORT = 16
 """Planes shorter than this are taken many at a time, as parts of longer rows."""
 
@@ -52,10 +54,11 @@ def _spread(x: Array, centre: Any) -> Any:
 
 
 @helper
-def rest_and_mean(total: Any, share: float, centre: Any) -> Any:
-    """Return what rounding left between a centre and the mean, and the mean, in float64."""
-    rest = np.float64(total) * share
-    return rest, centre + rest
+def piece_moments(count: int, centre: Any, total: Any, squares: Any) -> Any:
+    """Turn the sums of n differences from a centre, and of their squares, into moments."""
+    n = np.float64(count)
+    rest = np.float64(total) / n  # what rounding left between the centre and the mean
+    return n, centre + rest, np.float64(squares) - rest * rest * n
 
 
 @helper
@@ -77,11 +80,10 @@ def moments(x: Array) -> Any:
     while start < x.size:
         piece = x[start : start + PIECE]
         start += PIECE
-        n = np.float64(piece.size)
-        centre = piece[0] + x.dtype.type(_sum_from(piece, piece[0]) / n)
+        from_first = np.float64(_sum_from(piece, piece[0]))
+        centre = piece[0] + x.dtype.type(from_first / piece.size)
         total, squares = _spread(piece, centre)
-        rest = np.float64(total) / n  # what rounding left between the centre and the mean
-        result = join(result, (n, centre + rest, np.float64(squares) - rest * rest * n))
+        result = join(result, piece_moments(piece.size, centre, total, squares))
     return result
 
 
@@ -95,10 +97,16 @@ def plain_mean(x: Array) -> float:
 
 
 @helper(fastmath=FAST)
+def affine(x: Any, centre: Any, scale: Any, shift: Any) -> Any:
+    """Return (x - centre) scale + shift; where sums may be reordered, centres would be added up."""
+    return (x - centre) * scale + shift
+
+
+@helper(fastmath=FAST)
 def normalise(x: Array, centre: Any, scale: Any, shift: Any, out: Array) -> None:
     """out = (x - centre) scale + shift for vectors."""
     for j in range(out.size):
-        out[j] = (x[j] - centre) * scale + shift
+        out[j] = affine(x[j], centre, scale, shift)
 
 
 @helper(fastmath=FAST_SUM)
@@ -132,4 +140,4 @@ def input_gradient(
 ) -> None:
     """grad_x = grad_out scale + (x - centre) slope + shift for vectors."""
     for j in range(grad_x.size):
-        grad_x[j] = grad_out[j] * scale + ((x[j] - centre) * slope + shift)
+        grad_x[j] = grad_out[j] * scale + affine(x[j], centre, slope, shift)

@@ -12,17 +12,19 @@ import numpy as np
 from numba import prange
 
 from trine.dtypes import Array
-from trine.kernels.numba.jit import FAST, FAST_SUM, helper, parallel
+from trine.kernels.numba.jit import FAST_SUM, helper, parallel
 from trine.kernels.numba.moments import (
+    GRAIN,
     PIECE,
     SHORT,
+    affine,
     gradient_sums,
     input_gradient,
     minus,
     moments,
     normalise,
+    piece_moments,
     plain_mean,
-    rest_and_mean,
     times,
 )
 from trine.kernels.registry import kernel
@@ -31,8 +33,6 @@ CHUNKS = 16
 """Parts of the rows whose sums are added in order, whatever the number of threads."""
 ROWS = 32
 """Rows whose gradients are added in the array's own dtype."""
-GRAIN = 65536
-"""Elements below which starting threads costs more than it saves."""
 
 
 @helper
@@ -43,12 +43,6 @@ def _row_moments(x: Array, eps: float, mean: Array, rstd: Array, row: int) -> An
     rstd[row] = 1 / np.sqrt(squares / count + eps)
     centre = x.dtype.type(exact)
     return centre, x.dtype.type(exact - centre)
-
-
-@helper(fastmath=FAST)
-def _x_hat(x: Any, centre: Any, scale: Any, offset: Any) -> Any:
-    """Return (x - centre) scale + offset; where sums may be reordered, centres would be added up."""
-    return (x - centre) * scale + offset
 
 
 @helper(fastmath=FAST_SUM)
@@ -82,23 +76,29 @@ def _normalise_rows(
                 d = minus(x[row, j], centre)
                 total += d
                 squares += d * d
-            rest, exact = rest_and_mean(total, share, centre)
+            _, exact, spread = piece_moments(size, centre, total, squares)
             mean[row] = exact if exact == exact else plain_mean(x[row])  # noqa: PLR0124
-            rstd[row] = 1 / np.sqrt(squares * share - rest * rest + eps)
-            rest = dtype(rest)
+            rstd[row] = 1 / np.sqrt(spread * share + eps)
+            rest = dtype(minus(exact, centre))
         scale = rstd[row]
         offset = -rest * scale
         for j in range(size):
-            x_hat = _x_hat(x[row, j], centre, scale, offset)
+            x_hat = affine(x[row, j], centre, scale, offset)
             out[row, j] = x_hat * weight[group, j] + bias[group, j]
 
 
 @parallel(grain=GRAIN)
 def _rows(
-    x: Array, weight: Array, bias: Array, eps: float, out: Array, mean: Array, rstd: Array
+    x: Array,
+    weight: Array,
+    bias: Array,
+    eps: float,
+    parts: int,
+    out: Array,
+    mean: Array,
+    rstd: Array,
 ) -> None:
     """Normalise x (M, D); row m has weights m modulo groups of weight, bias: (groups, D)."""
-    parts = min(x.shape[0], CHUNKS)
     for item in prange(parts):
         first = np.int64(item) * x.shape[0] // parts
         last = (np.int64(item) + 1) * x.shape[0] // parts
@@ -134,7 +134,7 @@ def _gradient_of_rows(
         average = dtype(total / np.float64(size))
         slope = dtype(product * np.float64(scale) / size)
         for j in range(size):
-            x_hat = _x_hat(x[row, j], centre, scale, dtype(0))
+            x_hat = affine(x[row, j], centre, scale, dtype(0))
             g = grad_out[row, j]
             grad_x[row, j] = (minus(times(g, weight[group, j]), average) - x_hat * slope) * scale
             sums[0, group, j] += g
@@ -180,7 +180,7 @@ def layer_norm(
 ) -> None:
     """out = (x - mean_m) rstd_m weight + bias over each row, rstd = 1 / sqrt(var + eps)."""
     weight, bias = _weights(x, weight, 1, 1), _biases(x, bias, 1, 1)
-    _rows(x.size, x, weight, bias, eps, out, mean, rstd)
+    _rows(x.size, x, weight, bias, eps, min(x.shape[0], CHUNKS), out, mean, rstd)
 
 
 @kernel("layer_norm_backward", backend="numba", name="rows")
@@ -244,15 +244,20 @@ def group_norm(
     """out = (x - mean_ng) rstd_ng weight_c + bias_c over each group of channels."""
     n, channels, length = x.shape
     rows = n * groups
-    run, shape = _groups, (rows, channels // groups, length)
-    weights: tuple[Array, Array] = _weights(x, weight, 1, 1)[0], _biases(x, bias, 1, 1)[0]
     if length < SHORT:
-        run, shape = _rows, (rows, channels // groups * length)
+        shape: tuple[int, ...] = (rows, channels // groups * length)
         weights = _weights(x, weight, groups, length), _biases(x, bias, groups, length)
-    run(
-        x.size, x.reshape(shape), *weights, eps, out.reshape(shape), mean.reshape(rows),
-        rstd.reshape(rows),
-    )  # fmt: skip
+        _rows(
+            x.size, x.reshape(shape), *weights, eps, min(rows, CHUNKS), out.reshape(shape),
+            mean.reshape(rows), rstd.reshape(rows),
+        )  # fmt: skip
+    else:
+        shape = (rows, channels // groups, length)
+        weights = _weights(x, weight, 1, 1)[0], _biases(x, bias, 1, 1)[0]
+        _groups(
+            x.size, x.reshape(shape), *weights, eps, out.reshape(shape), mean.reshape(rows),
+            rstd.reshape(rows),
+        )  # fmt: skip
 
 
 @parallel(grain=GRAIN)

@@ -17,7 +17,7 @@ from numba.extending import intrinsic
 
 from trine.dtypes import Array
 from trine.kernels.numba.jit import helper, scratch
-from trine.kernels.numba.simd import VECTOR_BYTES, _number, _Vectors, address, lanes, transpose
+from trine.kernels.numba.simd import VECTOR_BYTES, Vectors, address, lanes, number, transpose
 
 TILE_ROWS = 4
 VECTORS = 4 if VECTOR_BYTES == 64 else 3
@@ -42,23 +42,23 @@ def _make_tile(vectors: int) -> Any:
         signature = types.void(like, *[types.int64] * 7)
 
         def emit(context: Any, b: Any, signature: Any, args: Any) -> Any:
-            v = _Vectors(b, signature.args[0])
+            v = Vectors(b, signature.args[0])
             _, a, a_rows, x, depth, add, out, out_rows = args
 
             def starts(base: Any, table: Any) -> list[Any]:
                 first, table = v.pointer(base), b.inttoptr(table, _TABLE)
-                return [v.at(first, b.load(v.at(table, _number(g)))) for g in range(TILE_ROWS)]
+                return [v.at(first, b.load(v.at(table, number(g)))) for g in range(TILE_ROWS)]
 
             rows, panel = starts(a, a_rows), v.pointer(x)
             places = [
-                [v.at(row, _number(i * v.lanes)) for i in range(vectors)]
+                [v.at(row, number(i * v.lanes)) for i in range(vectors)]
                 for row in starts(out, out_rows)
             ]
             sums = [
                 [cgutils.alloca_once_value(b, v.zero) for _ in range(vectors)]
                 for _ in range(TILE_ROWS)
             ]
-            with b.if_then(b.icmp_signed("!=", add, _number(0))):
+            with b.if_then(b.icmp_signed("!=", add, number(0))):
                 for g in range(TILE_ROWS):
                     for i in range(vectors):
                         b.store(v.load(places[g][i]), sums[g][i])
@@ -68,15 +68,15 @@ def _make_tile(vectors: int) -> Any:
             b.branch(loop)  # depth is at least 1
             b.position_at_end(loop)
             k = b.phi(ir.IntType(64))
-            k.add_incoming(_number(0), before)
+            k.add_incoming(number(0), before)
             held = [[b.phi(v.type) for _ in range(vectors)] for _ in range(TILE_ROWS)]
-            here = v.at(panel, b.mul(k, _number(vectors * v.lanes)))
-            read = [v.load(v.at(here, _number(i * v.lanes))) for i in range(vectors)]
+            here = v.at(panel, b.mul(k, number(vectors * v.lanes)))
+            read = [v.load(v.at(here, number(i * v.lanes))) for i in range(vectors)]
             new = []
             for g in range(TILE_ROWS):
                 factor = v.broadcast(b.load(v.at(rows[g], k)))
                 new.append([v.fma(factor, read[i], held[g][i]) for i in range(vectors)])
-            following = b.add(k, _number(1))
+            following = b.add(k, number(1))
             k.add_incoming(following, loop)
             for g in range(TILE_ROWS):
                 for i in range(vectors):

@@ -56,11 +56,11 @@ def lanes(itemsize: int) -> int:
     return VECTOR_BYTES // itemsize
 
 
-def _number(value: int) -> Any:
+def number(value: int) -> Any:
     return ir.Constant(_I64, value)
 
 
-class _Vectors:
+class Vectors:
     """Emits loads, stores and arithmetic on vectors of one element type."""
 
     def __init__(self, builder: Any, scalar_type: Any) -> None:
@@ -174,16 +174,16 @@ def _make_tile(vectors: int, a_table: bool, x_table: bool) -> Any:
         signature = types.void(like, *[types.int64] * 9)
 
         def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            b, v = builder, _Vectors(builder, signature.args[0])
+            b, v = builder, Vectors(builder, signature.args[0])
             _, a_base, row_table, a_walk, x_base, x_walk, depth, add, out, out_step = args
             table = ir.PointerType(_I64)
             row_table = b.inttoptr(row_table, table)
             a_start = v.pointer(a_base)
-            bases = [v.at(a_start, b.load(v.at(row_table, _number(g)))) for g in range(ROWS)]
+            bases = [v.at(a_start, b.load(v.at(row_table, number(g)))) for g in range(ROWS)]
             x_start, out_start = v.pointer(x_base), v.pointer(out)
             places = [
                 [
-                    v.at(out_start, b.add(b.mul(_number(g), out_step), _number(i * v.lanes)))
+                    v.at(out_start, b.add(b.mul(number(g), out_step), number(i * v.lanes)))
                     for i in range(vectors)
                 ]
                 for g in range(ROWS)
@@ -193,7 +193,7 @@ def _make_tile(vectors: int, a_table: bool, x_table: bool) -> Any:
             sums = [
                 [cgutils.alloca_once_value(b, v.zero) for _ in range(vectors)] for _ in range(ROWS)
             ]
-            with b.if_then(b.icmp_signed("!=", add, _number(0))):
+            with b.if_then(b.icmp_signed("!=", add, number(0))):
                 for g in range(ROWS):
                     for i in range(vectors):
                         b.store(v.load(places[g][i]), sums[g][i])
@@ -201,20 +201,20 @@ def _make_tile(vectors: int, a_table: bool, x_table: bool) -> Any:
                 b.block, b.append_basic_block("tile"), b.append_basic_block("tile_done")
             )  # fmt: skip
             starts = [[b.load(s) for s in row] for row in sums]
-            b.cbranch(b.icmp_signed(">", depth, _number(0)), loop, done)
+            b.cbranch(b.icmp_signed(">", depth, number(0)), loop, done)
             b.position_at_end(loop)
             k = b.phi(_I64)
-            k.add_incoming(_number(0), entry)
+            k.add_incoming(number(0), entry)
             held = [[b.phi(v.type) for _ in range(vectors)] for _ in range(ROWS)]
             a_index = b.load(v.at(a_walk, k)) if a_table else b.mul(k, a_walk)
             x_index = b.load(v.at(x_walk, k)) if x_table else b.mul(k, x_walk)
             x_here = v.at(x_start, x_index)
-            read = [v.load(v.at(x_here, _number(i * v.lanes))) for i in range(vectors)]
+            read = [v.load(v.at(x_here, number(i * v.lanes))) for i in range(vectors)]
             new = []
             for g in range(ROWS):
                 factor = v.broadcast(b.load(v.at(bases[g], a_index)))
                 new.append([v.fma(factor, read[i], held[g][i]) for i in range(vectors)])
-            following = b.add(k, _number(1))
+            following = b.add(k, number(1))
             k.add_incoming(following, loop)
             b.cbranch(b.icmp_signed("<", following, depth), loop, done)
             b.position_at_end(done)
@@ -294,15 +294,15 @@ def _transpose_block(
     signature = types.void(like, *[types.int64] * 6)
 
     def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        b, v = builder, _Vectors(builder, signature.args[0])
+        b, v = builder, Vectors(builder, signature.args[0])
         _, x, x_step, rows, columns, out, out_step = args
         source, target = v.pointer(x), v.pointer(out)
         full = b.and_(
-            b.icmp_signed("==", rows, _number(v.lanes)),
-            b.icmp_signed("==", columns, _number(v.lanes)),
+            b.icmp_signed("==", rows, number(v.lanes)),
+            b.icmp_signed("==", columns, number(v.lanes)),
         )
-        sources = [v.at(source, b.mul(_number(i), x_step)) for i in range(v.lanes)]
-        targets = [v.at(target, b.mul(_number(i), out_step)) for i in range(v.lanes)]
+        sources = [v.at(source, b.mul(number(i), x_step)) for i in range(v.lanes)]
+        targets = [v.at(target, b.mul(number(i), out_step)) for i in range(v.lanes)]
         none = ir.Constant(v.mask, [0] * v.lanes)
         with b.if_else(full) as (whole, part):
             with whole:
@@ -313,11 +313,11 @@ def _transpose_block(
             with part:
                 inside, outside = v.first(columns), v.first(rows)
                 loaded = [
-                    v.masked_load(p, b.select(b.icmp_signed(">", rows, _number(i)), inside, none))
+                    v.masked_load(p, b.select(b.icmp_signed(">", rows, number(i)), inside, none))
                     for i, p in enumerate(sources)
                 ]
                 for i, value in enumerate(v.transposed(loaded)):
-                    mask = b.select(b.icmp_signed(">", columns, _number(i)), outside, none)
+                    mask = b.select(b.icmp_signed(">", columns, number(i)), outside, none)
                     v.masked_store(value, targets[i], mask)
         return context.get_dummy_value()
 
@@ -329,7 +329,7 @@ def _move_element(typingctx: Any, like: Any, x: Any, out: Any) -> Any:
     """Copy one element between two addresses."""
 
     def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        v = _Vectors(builder, signature.args[0])
+        v = Vectors(builder, signature.args[0])
         builder.store(builder.load(v.pointer(args[1])), v.pointer(args[2]))
         return context.get_dummy_value()
 
@@ -370,11 +370,11 @@ def finish_run(
     signature = types.void(like, types.int64, like, types.int64, types.int64, types.int64)
 
     def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        b, v = builder, _Vectors(builder, signature.args[0])
+        b, v = builder, Vectors(builder, signature.args[0])
         _, x, bias, rectify, count, out = args
         source, target = v.pointer(x), v.pointer(out)
         lowest = b.select(
-            b.icmp_signed("!=", rectify, _number(0)),
+            b.icmp_signed("!=", rectify, number(0)),
             ir.Constant(v.scalar, 0.0),
             ir.Constant(v.scalar, float("-inf")),
         )
@@ -385,10 +385,10 @@ def finish_run(
             z = b.select(b.fcmp_ordered("<", z, floors), floors, z)
             v.store(z, v.at(target, place))
 
-        with b.if_else(b.icmp_signed(">=", count, _number(v.lanes))) as (long, short):
+        with b.if_else(b.icmp_signed(">=", count, number(v.lanes))) as (long, short):
             with long:
-                last = b.sub(count, _number(v.lanes))
-                with cgutils.for_range_slice(b, _number(0), last, _number(v.lanes), _I64) as (j, _):
+                last = b.sub(count, number(v.lanes))
+                with cgutils.for_range_slice(b, number(0), last, number(v.lanes), _I64) as (j, _):
                     finish_vector(j)
                 finish_vector(last)  # overlaps the vector before it, with the same values
             with short, cgutils.for_range(b, count, intp=_I64) as loop:
@@ -415,7 +415,7 @@ def move_vector(typingctx: Any, like: Any, x: Any, out: Any) -> Any:
     """Copy one vector between two addresses."""
 
     def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        v = _Vectors(builder, signature.args[0])
+        v = Vectors(builder, signature.args[0])
         v.store(v.load(v.pointer(args[1])), v.pointer(args[2]))
         return context.get_dummy_value()
 

@@ -18,7 +18,7 @@ from trine.cli.app import app
 RUNNER = CliRunner()
 COMMANDS = [
     "train", "predict", "models", "data", "explain", "compare", "gradcheck", "graph", "check",
-    "bench", "doctor", "warmup", "cache", "version",
+    "bench", "profile", "doctor", "warmup", "cache", "version",
 ]  # fmt: skip
 
 
@@ -59,7 +59,7 @@ def test_help_shows_exactly_what_works():
     for command in COMMANDS:
         assert f" {command} " in text, command
         assert "--help" in invoke(command, "--help").stdout
-    for absent in ("profile", "--precision", "--capture"):
+    for absent in ("--precision", "--capture"):
         assert absent not in text + invoke("train", "--help").stdout
 
 
@@ -116,6 +116,11 @@ def test_resume_continues(run, tmp_path):
         (("compare", "mlp", "--backends", "numpy"), "expected two backends"),
         (("check", "conv3d"), "expected a known op"),
         (("check", "--backend", "cuda"), "expected a known backend"),
+        (("bench", "relu", "--shape", "huge"), "expected a known shape"),
+        (("bench", "--model", "lenet"), "Did you mean 'lenet5'"),
+        (("bench", "--vs", "caffe"), "expected a known peer"),
+        (("bench", "--compare", "/a.json", "/b.json"), "found no file"),
+        (("profile", "lenet"), "Did you mean 'lenet5'"),
     ],
 )
 def test_wrong_use_is_one_line(arguments, message):
@@ -221,6 +226,72 @@ def test_check_and_bench_one_op(tmp_path):
         "bench", "relu", "--backend", "numpy", "--shape", "tiny", "--seconds", 0.02, "--json", file
     )
     assert json.loads(file.read_text())["results"]
+
+
+def test_bench_writes_a_page_and_compares(tmp_path):
+    old, page = tmp_path / "old.json", tmp_path / "page.html"
+    invoke(
+        "bench", "relu", "--backend", "numpy", "--shape", "tiny", "--seconds", 0.02, "--json", old,
+        "--html", page,
+    )  # fmt: skip
+    assert "<title>trine bench: 1 rows</title>" in page.read_text()
+    assert "0 faster, 0 slower, 1 same" in invoke("bench", "--compare", old, old).stdout
+    value = json.loads(old.read_text())
+    row = value["results"][0]
+    for name in ("median", "p10", "p90"):
+        row[name] *= 10
+    row["rounds"] = [10 * t for t in row["rounds"]]
+    new = tmp_path / "new.json"
+    new.write_text(json.dumps(value))
+    assert "1 slower" in invoke("bench", "--compare", old, new, code=1).stdout
+
+
+def test_a_kernel_file_stands_in_the_same_table(tmp_path):
+    mine = tmp_path / "mine.py"
+    mine.write_text(
+        "import numpy as np\n"
+        "from trine.kernels import kernel\n"
+        "@kernel('sigmoid', backend='numpy', name='from-a-file')\n"
+        "def sigmoid(x, out):\n"
+        "    out[...] = 0.5 * (1 + np.tanh(0.5 * x))\n"
+    )
+    code = (
+        "from trine.cli.app import app\n"
+        "app(['bench', 'sigmoid', '--backend', 'numpy', '--shape', 'tiny', '--seconds', '0.02',"
+        f" '--kernel-file', {str(mine)!r}], standalone_mode=False)\n"
+    )  # a process of its own: the kernel would stay in this one's registry
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "from-a-file" in done.stdout
+    assert "reference" in done.stdout
+
+
+def test_bench_pins_the_allocator_of_its_process(tmp_path):
+    file = tmp_path / "bench.json"
+    environ = {k: v for k, v in os.environ.items() if not k.startswith(("MALLOC_", "TRINE_BENCH"))}
+    code = "from trine.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "bench", "relu", "--backend", "numpy", "--shape", "tiny",
+         "--seconds", "0.02", "--json", str(file)],
+        capture_output=True, text=True, check=False, env=environ,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    malloc = json.loads(file.read_text())["environment"]["malloc"]
+    assert malloc["pinned"] == sys.platform.startswith("linux")
+
+
+def test_profile_shows_a_step(tmp_path):
+    trace = tmp_path / "trace.json"
+    arguments = ("profile", "mlp", "--backend", "numpy", "--steps", 2, "--batch-size", 8)
+    report = last_json(invoke(*arguments, "--trace", trace, "--json"))
+    assert (report["model"], report["backend"], report["steps"]) == ("mlp", "numpy", 2)
+    rows = {(r["phase"], r["op"]): r for r in report["rows"]}
+    assert rows["forward", "linear"]["calls"] == 4
+    assert {"backward", "forward", "update"} == {r["phase"] for r in report["rows"]}
+    assert report["seconds"] > report["outside_ops"] > 0
+    names = {e["name"] for e in json.loads(trace.read_text())["traceEvents"]}
+    assert {"forward", "linear", "adam_step"} <= names
+    assert "outside of ops" in invoke(*arguments).stdout
 
 
 def test_doctor_and_matrix():

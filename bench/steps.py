@@ -1,0 +1,167 @@
+"""Whole training steps through the public API, against the same model in torch eager.
+
+A step is zero_grad, forward, loss, backward, step: no data loading. Before it is timed its first
+losses are held against those of a float64 run on the numpy backend from the same weights; after, the
+loss must be finite. The peak memory is that of another process which does the same steps with
+compiled kernels at hand.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+import trine
+import trine.functional as F
+from trine import nn, optim
+from trine.bench import memory
+from trine.bench.models import MODELS, Model
+from trine.bench.peers import Peer
+from trine.bench.results import BenchResult
+from trine.bench.timing import time_together
+from trine.errors import suggest
+
+CHECKED = 2
+"""Steps whose losses are compared: the second has felt every gradient."""
+ALLOWED = 1e-4
+"""Relative error of a float32 loss: some hundred roundings, far from what a wrong gradient does."""
+
+Step = Callable[[], float]
+"""Does a training step to its end and returns the loss before it."""
+Weights = dict[str, Any]
+
+
+def initial_weights(model: Model, seed: int) -> Weights:
+    """Return the parameters from which every side starts, as NumPy arrays."""
+    with trine.use("numpy"):
+        trine.seed(seed)
+        return {name: p.numpy().copy() for name, p in model.build(nn).state_dict().items()}
+
+
+def make_step(name: str, batch: int, backend: str, dtype: str, weights: Weights, seed: int) -> Step:
+    """Return a training step of a model on a backend of ours."""
+    model = MODELS[name]
+    x, y = model.draw(np.random.default_rng(seed), batch)
+    with trine.use(backend):
+        network = model.build(nn)
+        network.to(dtype=dtype)
+        network.load_state_dict({k: trine.tensor(v, dtype=dtype) for k, v in weights.items()})
+        inputs = trine.tensor(x, dtype=dtype)
+        target = trine.tensor(y, dtype=dtype if y.dtype.kind == "f" else None)
+        optimizer = model.optimizer(optim, network.parameters())
+
+    def step() -> float:
+        with trine.use(backend):
+            optimizer.zero_grad()
+            loss = model.loss(F, network, inputs, target)
+            loss.backward()
+            optimizer.step()
+            return float(loss.item())
+
+    return step
+
+
+class StepCandidate:
+    """Training steps of one side; a candidate like a kernel."""
+
+    def __init__(self, side: str, pool: str, result: BenchResult, make: Callable[[], Step]) -> None:
+        self.side, self.pool, self.result, self.make = side, pool, result, make
+        self.step: Step | None = None
+
+    def prepare(self, expected: Sequence[float]) -> bool:
+        """Compare the first losses with the float64 run; False if they differ."""
+        self.step = self.make()
+        for number, wanted in enumerate(expected):
+            got = self.step()
+            if not abs(got - wanted) <= ALLOWED * abs(wanted):
+                self.result.error = (
+                    f"the loss of step {number} is {got:.7g}, in float64 it is {wanted:.7g}"
+                )
+                return False
+        return True
+
+    @contextmanager
+    def ready(self) -> Iterator[None]:
+        """Nothing to set up."""
+        yield
+
+    def call(self) -> Any:
+        """Do a step."""
+        assert self.step is not None
+        return self.step()
+
+    def recheck(self) -> None:
+        """Take the times away if the training has gone astray."""
+        loss = self.call()
+        if not np.isfinite(loss):
+            self.result.fail(f"wrong after timing: the loss is {loss}")
+
+
+def check_models(names: Sequence[str]) -> None:
+    """Raise ValueError for an unknown model."""
+    for name in names:
+        if name not in MODELS:
+            raise suggest("--model", "model", name, MODELS)
+
+
+def time_models(
+    names: Sequence[str],
+    backends: Sequence[str],
+    peers: Sequence[Peer],
+    *,
+    seconds: float,
+    seed: int = 0,
+    progress: Callable[[str], None] = lambda what: None,
+) -> list[BenchResult]:
+    """Time the training steps of models at their batch sizes, on backends and in peers.
+
+    Peers without models (jax) are left out. Raises ValueError for an unknown model.
+    """
+    check_models(names)
+    results = []
+    for name in names:
+        weights = initial_weights(MODELS[name], seed)
+        for batch in MODELS[name].batches:
+            progress(f"step {name}, batch {batch}")
+            found = _candidates(name, batch, backends, peers, weights, seed)
+            truth = make_step(name, batch, "numpy", "float64", weights, seed)
+            expected = [truth() for _ in range(CHECKED)]
+            ready = [c for c in found if c.prepare(expected)]
+            time_together(ready, seconds)
+            for candidate in ready:
+                candidate.recheck()
+                candidate.result.peak_memory = memory.of_steps(candidate.side, name, batch)
+            results += [c.result for c in found]
+    return results
+
+
+def peer_step(
+    peer: str, name: str, batch: int, weights: Weights, seed: int
+) -> Callable[[], Step] | None:
+    """Return what makes a peer's step; None if the peer has no models."""
+    if peer != "torch":
+        return None
+    module = importlib.import_module("trine.bench.peers.torch_steps")
+    return lambda: module.make_step(MODELS[name], batch, weights, seed)
+
+
+def _candidates(
+    name: str, batch: int, backends: Sequence[str], peers: Sequence[Peer], weights: Weights,
+    seed: int,
+) -> list[StepCandidate]:  # fmt: skip
+    def row(backend: str, side: str) -> BenchResult:
+        return BenchResult(f"step {name}", backend, "", "float32", f"batch {batch}", side=side)
+
+    def ours(backend: str) -> Callable[[], Step]:
+        return lambda: make_step(name, batch, backend, "float32", weights, seed)
+
+    found = [StepCandidate(b, b, row(b, "trine"), ours(b)) for b in backends]
+    for peer in peers:
+        make = peer_step(peer.name, name, batch, weights, seed)
+        if make is not None:
+            found.append(StepCandidate(peer.name, peer.name, row(peer.name, peer.name), make))
+    return found
