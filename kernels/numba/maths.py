@@ -27,15 +27,15 @@ E3, E4, E5 = f32(4.1665795894e-2), f32(1.6666665459e-1), f32(5.0000001201e-1)
 T0, T1, T2 = f32(-5.70498872745e-3), f32(2.06390887954e-2), f32(-5.37397155531e-2)
 T3, T4 = f32(1.33314422036e-1), f32(-3.33332819422e-1)
 TANH_SMALL = f32(0.625)
-ROUNDER = f32(1.5 * 2**23)
-"""Added to a small number it rounds it, and leaves the whole number in the lowest bits."""
-FLUSHED = f32(-87.0)
 Q_TOP = f32(9.0)  # beyond, tanh is 1
 P1, P3, P5 = f32(4.89352455891786e-03), f32(6.37261928875436e-04), f32(1.48572235717979e-05)
 P7, P9 = f32(5.12229709037114e-08), f32(-8.60467152213735e-11)
 P11, P13 = f32(2.00018790482477e-13), f32(-2.76076847742355e-16)
 Q0, Q2 = f32(4.89352518554385e-03), f32(2.26843463243900e-03)
 Q4, Q6 = f32(1.18534705686654e-04), f32(1.19825839466702e-06)
+ROUNDER = f32(1.5 * 2**23)
+"""Added to a small number it rounds it, and leaves the whole number in the lowest bits."""
+FLUSHED = f32(-87.0)
 
 
 @helper(fastmath=FAST)
@@ -83,7 +83,7 @@ def _tanh_float32(x: Any) -> Any:
 
 @helper(fastmath=FAST)
 def _tanh_ratio_float32(x: Any) -> Any:
-    """A ratio of polynomials (Eigen's), 4 ulp: half the work of `tanh`."""
+    """A ratio of polynomials (Eigen's), 4 ulp: less work than `tanh`."""
     x = Q_TOP if x > Q_TOP else x  # NaN passes through
     x = -Q_TOP if x < -Q_TOP else x
     z = x * x

@@ -310,12 +310,42 @@ def products() -> Iterator[Call]:
             yield Call("matmul", [x, y], how, f"{i}{trans_a}{trans_b}")
 
 
+def recurrences() -> Iterator[Call]:
+    """Yield recurrent nets: odd sizes, both directions, ragged lengths."""
+    sizes = ((5, 3, 4, 7), (3, 9, 5, 26), (2, 1, 3, 8), (1, 6, 2, 12))
+    for i, (steps, batch, inputs, units) in enumerate(sizes):
+        lengths = np.random.default_rng(i).integers(1, steps + 1, batch)
+        states = (steps, batch, units)
+        for op, blocks in (("rnn", 1), ("gru", 3), ("lstm", 4)):
+            rows = blocks * units
+            x = _normal(i, steps, batch, inputs)
+            first = [_normal(i + 1, batch, units), _normal(i + 2, batch, units)]
+            first = first if op == "lstm" else first[:1]
+            weights = [_normal(i + 3, rows, inputs) / 2, _normal(i + 4, rows, units) / 4]
+            biases = [_normal(i + 5, rows), _normal(i + 6, rows)]
+            grads = [_normal(i + 7, *states), *(_normal(i + 8, batch, units) for _ in first)]
+            gates = np.abs(np.tanh(_normal(i + 9, steps, batch, 4 * units)))
+            out, c = np.tanh(_normal(i + 10, *states)), _normal(i + 11, *states)
+            saved = {"rnn": [out], "gru": [out, gates], "lstm": [out, c, gates]}[op]
+            for reverse in (False, True):
+                for ends in (None, lengths):
+                    hows: list[dict[str, Any]] = [{"reverse": reverse}]
+                    if op == "rnn":
+                        hows = [{**hows[0], "nonlinearity": n} for n in ("tanh", "relu")]
+                    for how in hows:
+                        note = f"{i}-{ends is None}-{how}"
+                        yield Call(op, [x, *first, *weights, *biases, ends], how, note)
+                        arrays = [*grads, x, *first, *weights, *saved, ends]
+                        yield Call(f"{op}_backward", arrays, how, note)
+
+
 CALLS = [
     *products(),
     *convolutions(),
     *pools(get_backend("numpy")),
     *rowwise(),
     *norms(),
+    *recurrences(),
     *draws(),
     *steps(),
 ]
