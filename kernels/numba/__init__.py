@@ -5,6 +5,7 @@ from trine.kernels.numba import (  # noqa: F401  each registers its kernels
     batch_norm,
     conv,
     conv_grad,
+    elementwise,
     embedding,
     matmul,
     optimiser,

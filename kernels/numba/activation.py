@@ -7,6 +7,7 @@ bias for each element.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from numba import prange
@@ -26,7 +27,7 @@ LONG = 64
 
 
 def _by_planes(x: Array) -> bool:
-    return math.prod(x.shape[2:]) >= LONG
+    return bool(math.prod(x.shape[2:]) >= LONG)
 
 
 def _shape(x: Array) -> tuple[int, int, int]:
@@ -73,7 +74,7 @@ def bias_act(x: Array, bias: Array | None, activation: int, out: Array) -> None:
 
 
 @helper(fastmath=FAST_SUM)
-def _piece_sum(x: Array) -> float:
+def _piece_sum(x: Array) -> Any:
     result = x.dtype.type(0)
     for j in range(x.size):
         result += x[j]

@@ -265,7 +265,7 @@ def max_pool2d_backward(
 
 
 @helper
-def is_whole(kernel_size: Pair, padding: Pair, rows: Any, columns: Any) -> bool:
+def is_whole(kernel_size: Pair, padding: Pair, rows: Any, columns: Any) -> Any:
     """Return whether the one window is the whole plane; rows and columns: (input, output)."""
     is_one = rows[1] == 1 and columns[1] == 1
     covers = kernel_size[0] - padding[0] >= rows[0] and kernel_size[1] - padding[1] >= columns[0]

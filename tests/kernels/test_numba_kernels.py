@@ -138,6 +138,8 @@ def rowwise() -> Iterator[Call]:
             yield Call(
                 "bias_act_backward", [_normal(3, *shape), out], choice, f"{shape}{activation}"
             )
+    for size in (0, 1, 4097, 9001):
+        yield Call("sigmoid", [_normal(4, size) * 20])
     special = np.array([[np.nan, 1.0, 2.0], [-np.inf, 0.0, 1.0], [-np.inf] * 3, [np.inf, 1.0, 2.0]])
     for i, x in enumerate(
         (
