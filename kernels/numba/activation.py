@@ -1,88 +1,134 @@
-"""Bias and activation, and their gradient with the sum over examples that the bias needs."""
+"""Bias and activation, and their gradient with the sum over examples that the bias needs.
+
+Long planes are vectors with one bias; short ones are parts of the row of their example, which has a
+bias for each element.
+"""
 
 from __future__ import annotations
+
+import math
+from typing import Any
 
 import numpy as np
 from numba import prange
 
 from trine.dtypes import Array
-from trine.kernels.numba.jit import FAST_SUM, helper, parallel
+from trine.kernels.numba.jit import FAST, FAST_SUM, helper, parallel
 from trine.kernels.numba.maths import activate, activate_backward
+from trine.kernels.numba.moments import PIECE
 from trine.kernels.registry import kernel
 
 CHUNKS = 16
 """Parts whose sums are added in order, whatever the number of threads."""
+ROWS = 32
+"""Rows that are added in the array's own dtype."""
+LONG = 64
+"""Planes from this length on are read as vectors of their own."""
 
 
-def _volume(x: Array) -> Array:
-    """Return (N, C, ...) as (N, C, L)."""
-    length = 1
-    for size in x.shape[2:]:
-        length *= size
-    return x.reshape(x.shape[0], x.shape[1], length)
+def _by_planes(x: Array) -> bool:
+    return bool(math.prod(x.shape[2:]) >= LONG)
+
+
+def _shape(x: Array) -> tuple[int, int, int]:
+    """Return examples, vectors of an example and their length."""
+    if _by_planes(x):
+        return x.shape[0], x.shape[1], math.prod(x.shape[2:])
+    return x.shape[0], 1, math.prod(x.shape[1:])
+
+
+@helper(fastmath=FAST)
+def _add_bias(x: Array, bias: Array, out: Array) -> None:
+    for j in range(out.size):
+        out[j] = x[j] + bias[j]
 
 
 @parallel()
-def _bias_act(x: Array, bias: Array, activation: int, out: Array) -> None:
-    """out (N, C, L) = act(x + bias); where L is 1 rows of C are the vectors."""
-    n, channels, length = x.shape
+def _bias_act(x: Array, bias: Array, activation: int, items: int, out: Array) -> None:
+    """out (N, vectors, length) = act(x + bias), bias: (vectors,) or, for one vector, (length,)."""
+    vectors = x.shape[1]
     zero = x.dtype.type(0)
-    items = n if length == 1 else n * channels
     for item in prange(items):
-        if length == 1:
-            shifted = np.empty(channels, x.dtype)
-            for c in range(channels):
-                shifted[c] = x[item, c, 0] + bias[c]
-            activate(shifted, zero, activation, out[item].reshape(channels))
+        image, v = divmod(np.int64(item), vectors)
+        if bias.size == vectors:
+            activate(x[image, v], bias[v], activation, out[image, v])
         else:
-            image, c = divmod(np.int64(item), channels)
-            activate(x[image, c], bias[c], activation, out[image, c])
+            shifted = np.empty(bias.size, x.dtype)  # in place nothing would become vectors
+            _add_bias(x[image, v], bias, shifted)
+            activate(shifted, zero, activation, out[image, v])
 
 
 @kernel("bias_act", backend="numba", name="vectors")
 def bias_act(x: Array, bias: Array | None, activation: int, out: Array) -> None:
     """out[n, c, ...] = act(x[n, c, ...] + bias[c])."""
-    added = np.zeros(x.shape[1], x.dtype) if bias is None else bias
-    _bias_act(x.size * (4 if activation > 1 else 1), _volume(x), added, activation, _volume(out))
+    shape = _shape(x)
+    if bias is None:
+        added = np.zeros(shape[1], x.dtype)
+    elif x.ndim == 2 or _by_planes(x):
+        added = bias
+    else:
+        added = np.repeat(bias, math.prod(x.shape[2:]))
+    work = x.size * (8 if activation > 1 else 1)
+    items = shape[0] * shape[1]
+    _bias_act(work, x.reshape(shape), added, activation, items, out.reshape(shape))
 
 
 @helper(fastmath=FAST_SUM)
-def total(x: Array) -> float:
-    """Return the sum of a vector in float64."""
-    result = 0.0
+def _piece_sum(x: Array) -> Any:
+    result = x.dtype.type(0)
     for j in range(x.size):
-        result += np.float64(x[j])
+        result += x[j]
     return result
 
 
+@helper
+def _total(x: Array) -> float:
+    """Return the sum of a vector, by pieces, in float64."""
+    result = 0.0
+    for start in range(0, x.size, PIECE):
+        result += _piece_sum(x[start : start + PIECE])
+    return result
+
+
+@helper
+def _add(x: Array, sums: Array) -> None:
+    for j in range(sums.size):
+        sums[j] += x[j]
+
+
 @parallel()
-def _bias_act_backward(
-    grad_out: Array, out: Array, activation: int, grad_x: Array, sums: Array
+def _planes_backward(
+    grad_out: Array, out: Array, activation: int, items: int, grad_x: Array, sums: Array
 ) -> None:
     """Fill grad_x (N, C, L) and the sums (chunks, C) over examples and positions."""
-    n, channels, length = out.shape
+    n, channels = out.shape[:2]
     chunks = sums.shape[0]
-    items = chunks if length == 1 else chunks * channels
     for item in prange(items):
-        chunk, c = (np.int64(item), 0) if length == 1 else divmod(np.int64(item), channels)
-        own = sums[chunk]
-        if length == 1:
-            own[:] = 0.0
-        else:
-            own[c] = 0.0
+        chunk, c = divmod(np.int64(item), channels)
+        own = 0.0
         for image in range(chunk * n // chunks, (chunk + 1) * n // chunks):
-            if length == 1:
-                row = grad_x[image].reshape(channels)
-                errors, results = grad_out[image].reshape(channels), out[image].reshape(channels)
-            else:
-                row = grad_x[image, c]
-                errors, results = grad_out[image, c], out[image, c]
-            activate_backward(errors, results, activation, row)
-            if length == 1:
-                for k in range(channels):
-                    own[k] += row[k]
-            else:
-                own[c] += total(row)
+            activate_backward(grad_out[image, c], out[image, c], activation, grad_x[image, c])
+            own += _total(grad_x[image, c])
+        sums[chunk, c] = own
+
+
+@parallel()
+def _rows_backward(
+    grad_out: Array, out: Array, activation: int, items: int, grad_x: Array, sums: Array
+) -> None:
+    """Fill grad_x (N, width) and the sums (chunks, width) over examples."""
+    n, width = out.shape
+    for item in prange(items):
+        chunk = np.int64(item)
+        part = np.empty(width, out.dtype)
+        sums[chunk] = 0
+        last = (chunk + 1) * n // items
+        for start in range(chunk * n // items, last, ROWS):
+            part[:] = 0
+            for row in range(start, min(start + ROWS, last)):
+                activate_backward(grad_out[row], out[row], activation, grad_x[row])
+                _add(grad_x[row], part)
+            _add(part, sums[chunk])
 
 
 @kernel("bias_act_backward", backend="numba", name="vectors")
@@ -90,6 +136,16 @@ def bias_act_backward(
     grad_out: Array, out: Array, activation: int, grad_x: Array, grad_bias: Array
 ) -> None:
     """grad_x = grad_out act'(z), from out = act(z); grad_bias = its sum over all but axis 1."""
-    sums = np.empty((max(1, min(CHUNKS, out.shape[0])), out.shape[1]))
-    _bias_act_backward(out.size, _volume(grad_out), _volume(out), activation, _volume(grad_x), sums)
-    grad_bias[...] = sums.sum(axis=0)
+    if _by_planes(out):
+        shape: tuple[int, ...] = _shape(out)
+        sums = np.empty((max(1, min(CHUNKS, shape[0])), shape[1]))
+        run, items = _planes_backward, sums.size
+    else:
+        shape = (out.shape[0], math.prod(out.shape[1:]))
+        items = max(1, min(CHUNKS, shape[0] // ROWS))
+        run, sums = _rows_backward, np.empty((items, shape[1]))
+    arrays = (grad_out.reshape(shape), out.reshape(shape))
+    run(out.size, *arrays, activation, items, grad_x.reshape(shape), sums)
+    total = sums.sum(axis=0)
+    is_short = total.size != grad_bias.size
+    grad_bias[...] = total.reshape(grad_bias.size, -1).sum(axis=1) if is_short else total

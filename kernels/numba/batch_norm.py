@@ -39,7 +39,7 @@ def _by_planes(x: Array) -> bool:
 
 
 @helper
-def _channel_mean(x: Array, c: int) -> float:
+def _channel_mean(x: Array, c: int) -> Any:
     total = 0.0
     for image in range(x.shape[0]):
         total += plain_mean(x[image, c])

@@ -88,7 +88,7 @@ def moments(x: Array) -> Any:
 
 
 @helper
-def plain_mean(x: Array) -> float:
+def plain_mean(x: Array) -> Any:
     """Return the mean as the sum over the count, which keeps Inf where differences give NaN."""
     total = 0.0
     for j in range(x.size):

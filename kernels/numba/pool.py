@@ -13,7 +13,7 @@ import numpy.typing as npt
 from numba import prange
 
 from trine.dtypes import Array
-from trine.kernels.numba.jit import helper, parallel
+from trine.kernels.numba.jit import FAST_SUM, helper, parallel
 from trine.kernels.registry import kernel
 
 Pair = tuple[int, int]
@@ -265,14 +265,87 @@ def max_pool2d_backward(
 
 
 @helper
-def _add_row(row: Array, stride: int, total: Array) -> None:
-    """Add row[j stride] to total[j]."""
-    if stride == 1:
-        for j in range(total.size):
-            total[j] += row[j]
-    else:
-        for j in range(total.size):
-            total[j] += row[j * stride]
+def is_whole(kernel_size: Pair, padding: Pair, rows: Any, columns: Any) -> Any:
+    """Return whether the one window is the whole plane; rows and columns: (input, output)."""
+    is_one = rows[1] == 1 and columns[1] == 1
+    covers = kernel_size[0] - padding[0] >= rows[0] and kernel_size[1] - padding[1] >= columns[0]
+    return is_one and covers
+
+
+@helper(fastmath=FAST_SUM)
+def _plane_sum(x: Array, p: int) -> Any:
+    result = x.dtype.type(0)
+    for j in range(x.shape[1]):
+        result += x[p, j]
+    return result
+
+
+# Windows of averages are sums of columns first, rows of the image after rows, then sums along them.
+
+
+@helper
+def _avg_plane(
+    x: Array,
+    kernel_size: Pair,
+    stride: Pair,
+    padding: Pair,
+    counts_r: Array,
+    counts_s: Array,
+    out: Array,
+) -> None:
+    height, width = x.shape
+    line = np.empty(width, x.dtype)
+    for i in range(out.shape[0]):
+        start = i * stride[0] - padding[0]
+        line[:] = 0
+        for y in range(max(start, 0), min(start + kernel_size[0], height)):
+            for w in range(width):
+                line[w] += x[y, w]
+        for j in range(out.shape[1]):
+            out[i, j] = 0
+        for s in range(kernel_size[1]):
+            shift = s - padding[1]
+            first, last = _columns(width, out.shape[1], stride[1], shift)
+            if stride[1] == 1:
+                for j in range(first, last):
+                    out[i, j] += line[j + shift]
+            else:
+                for j in range(first, last):
+                    out[i, j] += line[j * stride[1] + shift]
+        for j in range(out.shape[1]):
+            out[i, j] /= counts_r[i] * counts_s[j]
+
+
+@helper
+def _spread_plane(
+    grad_out: Array,
+    kernel_size: Pair,
+    stride: Pair,
+    padding: Pair,
+    counts_r: Array,
+    counts_s: Array,
+    grad_x: Array,
+) -> None:
+    height, width = grad_x.shape
+    columns = grad_out.shape[1]
+    line, share = np.empty(width, grad_x.dtype), np.empty(columns, grad_x.dtype)
+    for i in range(grad_out.shape[0]):
+        for j in range(columns):
+            share[j] = grad_out[i, j] / (counts_r[i] * counts_s[j])
+        line[:] = 0
+        for s in range(kernel_size[1]):
+            shift = s - padding[1]
+            first, last = _columns(width, columns, stride[1], shift)
+            if stride[1] == 1:
+                for j in range(first, last):
+                    line[j + shift] += share[j]
+            else:
+                for j in range(first, last):
+                    line[j * stride[1] + shift] += share[j]
+        start = i * stride[0] - padding[0]
+        for y in range(max(start, 0), min(start + kernel_size[0], height)):
+            for w in range(width):
+                grad_x[y, w] += line[w]
 
 
 @parallel()
@@ -286,26 +359,17 @@ def _avg_pool(
     out: Array,
 ) -> None:
     height, width = x.shape[1], x.shape[2]
-    quads = is_quads(kernel_size, stride, padding, (height, out.shape[1]), (width, out.shape[2]))
+    rows, columns = (height, out.shape[1]), (width, out.shape[2])
+    quads = is_quads(kernel_size, stride, padding, rows, columns)
+    whole = is_whole(kernel_size, padding, rows, columns)
+    flat = x.reshape(x.shape[0], height * width)
     for p in prange(x.shape[0]):
-        if quads:
+        if whole:
+            out[p, 0, 0] = _plane_sum(flat, np.int64(p)) / (counts_r[0] * counts_s[0])
+        elif quads:
             _avg_quads(x[p], counts_r, counts_s, out[p])
-            continue
-        for i in range(out.shape[1]):
-            total = out[p, i]
-            total[:] = 0
-            for r in range(kernel_size[0]):
-                y = i * stride[0] - padding[0] + r
-                if y < 0 or y >= height:
-                    continue
-                for s in range(kernel_size[1]):
-                    shift = s - padding[1]
-                    first, last = _columns(width, total.size, stride[1], shift)
-                    if first < last:
-                        row = x[p, y, first * stride[1] + shift :]
-                        _add_row(row, stride[1], total[first:last])
-            for j in range(total.size):
-                total[j] /= counts_r[i] * counts_s[j]
+        else:
+            _avg_plane(x[p], kernel_size, stride, padding, counts_r, counts_s, out[p])
 
 
 @parallel()
@@ -321,26 +385,19 @@ def _avg_pool_backward(
     height, width = grad_x.shape[1], grad_x.shape[2]
     rows, columns = grad_out.shape[1], grad_out.shape[2]
     quads = is_quads(kernel_size, stride, padding, (height, rows), (width, columns))
+    whole = is_whole(kernel_size, padding, (height, rows), (width, columns))
     for p in prange(grad_out.shape[0]):
         plane = grad_x[p]
-        plane[:] = 0
+        if whole:
+            plane[:] = grad_out[p, 0, 0] / (counts_r[0] * counts_s[0])
+            continue
         if quads:
+            if 2 * rows < height or 2 * columns < width:
+                plane[:] = 0
             _spread_quads(grad_out[p], counts_r, counts_s, plane)
             continue
-        share = np.empty(columns, grad_out.dtype)
-        for i in range(grad_out.shape[1]):
-            for j in range(columns):
-                share[j] = grad_out[p, i, j] / (counts_r[i] * counts_s[j])
-            for r in range(kernel_size[0]):
-                y = i * stride[0] - padding[0] + r
-                if y < 0 or y >= height:
-                    continue
-                for s in range(kernel_size[1]):
-                    shift = s - padding[1]
-                    first, last = _columns(width, columns, stride[1], shift)
-                    row = plane[y]
-                    for j in range(first, last):
-                        row[j * stride[1] + shift] += share[j]
+        plane[:] = 0
+        _spread_plane(grad_out[p], kernel_size, stride, padding, counts_r, counts_s, plane)
 
 
 def _divisors(

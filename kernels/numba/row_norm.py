@@ -311,14 +311,12 @@ def group_norm_backward(
     n, channels, length = x.shape
     rows, each = n * groups, channels // groups
     if length < SHORT:
-        run, shape, weights = (
-            _rows_backward,
-            (rows, each * length),
-            _weights(x, weight, groups, length),
-        )
+        shape: tuple[int, ...] = (rows, each * length)
+        run, weights = _rows_backward, _weights(x, weight, groups, length)
         found = np.empty((2, max(1, min(CHUNKS, n)), groups, each * length))
     else:
-        run, shape, weights = _groups_backward, (rows, each, length), _weights(x, weight, 1, 1)[0]
+        shape = (rows, each, length)
+        run, weights = _groups_backward, _weights(x, weight, 1, 1)[0]
         found = np.empty((2, rows, each))
     run(
         x.size, grad_out.reshape(shape), x.reshape(shape), weights, mean.reshape(rows),

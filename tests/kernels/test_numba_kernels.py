@@ -103,6 +103,9 @@ POOLS: list[tuple[int, int, int, int, Pair, Pair, Pair, Pair, bool]] = [
     (1, 2, 13, 12, (3, 2), (1, 1), (1, 0), (2, 3), False),
     (1, 1, 20, 21, (17, 16), (3, 3), (8, 8), (1, 1), True),
     (1, 1, 1, 1, (1, 1), (1, 1), (0, 0), (1, 1), False),
+    (3, 2, 7, 5, (7, 5), (7, 5), (0, 0), (1, 1), False),
+    (2, 2, 5, 6, (7, 8), (1, 1), (1, 1), (1, 1), False),
+    (2, 2, 5, 6, (6, 6), (9, 9), (1, 1), (1, 1), False),
     (0, 2, 4, 4, (2, 2), (2, 2), (0, 0), (1, 1), False),
 ]
 
@@ -131,7 +134,7 @@ def pools(reference: Any) -> Iterator[Call]:
 
 def rowwise() -> Iterator[Call]:
     """Yield bias and activation, softmax and cross-entropy."""
-    for shape in ((5, 7), (3, 4, 6, 5), (2, 1, 33), (0, 3), (70, 10)):
+    for shape in ((5, 7), (3, 4, 6, 5), (2, 1, 33), (0, 3), (70, 10), (19, 3, 8, 9), (2, 2, 2100)):
         for activation in ACTIVATIONS:
             x, bias = 3 * _normal(1, *shape), _normal(2, shape[1])
             out = np.tanh(x)  # serves every rule
@@ -141,9 +144,18 @@ def rowwise() -> Iterator[Call]:
             yield Call(
                 "bias_act_backward", [_normal(3, *shape), out], choice, f"{shape}{activation}"
             )
+    for size in (0, 1, 4097, 9001):
+        yield Call("sigmoid", [_normal(4, size) * 20])
     special = np.array([[np.nan, 1.0, 2.0], [-np.inf, 0.0, 1.0], [-np.inf] * 3, [np.inf, 1.0, 2.0]])
     for i, x in enumerate(
-        (_normal(4, 5, 9) * 20, _normal(5, 3, 4, 6), special, _normal(6, 300, 1))
+        (
+            _normal(4, 5, 9) * 20,
+            _normal(5, 3, 4, 6),
+            special,
+            _normal(6, 300, 1),
+            _normal(6, 130, 40) * 40,
+            _normal(6, 3, 1100, 70),
+        )
     ):
         for axis in (-1, 0, 1):
             for op in ("softmax", "log_softmax"):
