@@ -193,7 +193,8 @@ class Plan:
     __slots__ = ("constants", "function", "kernel", "name", "order", "outputs")
 
     def __init__(self, spec: OpSpec, launcher: Launcher, call: dict[str, Any]) -> None:
-        self.name, self.kernel, self.function = spec.name, launcher.name, launcher.function
+        self.name, self.kernel = spec.name, launcher.name
+        self.function: Any = launcher.function
         outputs = {} if spec.outputs is None else spec.outputs(**call)
         self.outputs = tuple(outputs.values())
         slots = [*spec.arrays, *outputs, *spec.attributes]

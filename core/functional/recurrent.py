@@ -224,7 +224,7 @@ def rnn(
     if nonlinearity not in NONLINEARITIES:
         raise suggest("rnn", "nonlinearity", str(nonlinearity), NONLINEARITIES)
     (h0,) = _check("rnn", 1, input, (hx,), w_ih, w_hh, b_ih, b_hh)
-    ends = as_lengths("rnn", lengths, *input.shape[:2], input)
+    ends = as_lengths("rnn", lengths, input.shape[0], input.shape[1], input)
     result: tuple[Tensor, Tensor] = apply(
         RNN, input, h0, w_ih, w_hh, b_ih, b_hh, ends, nonlinearity=nonlinearity, reverse=reverse
     )
@@ -253,7 +253,7 @@ def gru(
     dtypes. Source: Cho et al., 2014, in PyTorch's form, where r acts after the product.
     """
     (h0,) = _check("gru", 3, input, (hx,), w_ih, w_hh, b_ih, b_hh)
-    ends = as_lengths("gru", lengths, *input.shape[:2], input)
+    ends = as_lengths("gru", lengths, input.shape[0], input.shape[1], input)
     result: tuple[Tensor, Tensor] = apply(
         GRU, input, h0, w_ih, w_hh, b_ih, b_hh, ends, reverse=reverse
     )
@@ -282,6 +282,6 @@ def lstm(
     Source: Hochreiter and Schmidhuber, 1997, with the forget gate of Gers et al., 2000.
     """
     h0, c0 = _check("lstm", 4, input, hx or (None, None), w_ih, w_hh, b_ih, b_hh)
-    ends = as_lengths("lstm", lengths, *input.shape[:2], input)
+    ends = as_lengths("lstm", lengths, input.shape[0], input.shape[1], input)
     output, h_n, c_n = apply(LSTM, input, h0, c0, w_ih, w_hh, b_ih, b_hh, ends, reverse=reverse)
     return output, (h_n, c_n)

@@ -12,6 +12,7 @@ output is summed in the order of the taps by one thread.
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numba import prange
@@ -218,7 +219,7 @@ def _convolve(
         w = np.int64(worker)
         run = sums[w]
         copies = np.empty((2 * width + MOST_VECTORS, 2), np.int64)
-        ready = np.int64(-1)
+        ready: Any = np.int64(-1)
         for item in range(w * items // workers, (w + 1) * items // workers):
             plane, split = divmod(item, splits)
             image, group = divmod(plane, groups)

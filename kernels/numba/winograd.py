@@ -237,7 +237,7 @@ def _convolve(
     items = images * splits
     for worker in prange(workers):
         w = np.int64(worker)
-        ready = np.int64(-1)
+        ready: Any = np.int64(-1)
         clear(buffers[w])
         for item in range(w * items // workers, (w + 1) * items // workers):
             image, split = divmod(item, splits)
