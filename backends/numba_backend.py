@@ -31,7 +31,7 @@ class NumbaBackend(Backend):
 
     def make_launch(self, spec: OpSpec, entry: registry.Kernel) -> Callable[..., None]:
         """Return a launch of the kernel, compiled here if a user wrote it in plain Python."""
-        function = self.kernel_function(entry)
+        function: Any = self.kernel_function(entry)
         parameters = entry.parameters
 
         def launch(**call: Any) -> None:
@@ -39,7 +39,7 @@ class NumbaBackend(Backend):
 
         return launch
 
-    def kernel_function(self, entry: registry.Kernel) -> Callable[..., Any]:
+    def kernel_function(self, entry: registry.Kernel) -> Callable[..., Any] | None:
         """Return the kernel, compiled if a user wrote it in plain Python."""
         return self._compiled(entry) if entry.user else entry.function
 

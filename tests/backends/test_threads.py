@@ -139,7 +139,7 @@ def test_product_leaves_the_number_of_blas_threads_as_it_was(
     counts: list[int] = []
     monkeypatch.setattr(jit.threads, "set_blas", counts.append)
     monkeypatch.setattr(jit.threads, "blas_count", 5)
-    backend.matmul(np.ones((2, 3)), np.ones((3, 2)))
+    backend.matmul(np.ones((1, 2, 3)), np.ones((1, 3, 2)))  # batches go to the BLAS
     assert counts == [1, 5]
 
 
