@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -62,5 +63,8 @@ def sgd_step(
     return _in_place(run, *(t for t in (p, b) if t is not None))
 
 
-FUNCTIONS = {"adam_step": adam_step, "sgd_step": sgd_step}
+FUNCTIONS: dict[str, Callable[..., PeerCall | None]] = {
+    "adam_step": adam_step,
+    "sgd_step": sgd_step,
+}
 """By op name."""
