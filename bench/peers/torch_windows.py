@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -124,7 +125,7 @@ def adaptive_avg_pool2d_backward(grad_out: Any, input_size: Any) -> PeerCall:
     return make_call(lambda d: aten._adaptive_avg_pool2d_backward(d, x), grad_out)
 
 
-FUNCTIONS = {
+FUNCTIONS: dict[str, Callable[..., PeerCall | None]] = {
     function.__name__: function
     for function in (
         conv2d, conv2d_input_grad, conv2d_weight_grad, conv_transpose2d, max_pool2d,
