@@ -89,7 +89,7 @@ class RecurrentOps:
         """Return `new` where a sequence goes on, elsewhere `old` or 0."""
         if alive is None:
             return new
-        return self.xp.where(alive, new, new.dtype.type(0) if old is None else old)  # type: ignore[no-any-return]
+        return self.xp.where(alive, new, new.dtype.type(0) if old is None else old)
 
     def _project(self, x: Array, w_ih: Array, *biases: Array | None) -> Array:
         """Return W_ih x_t + biases for all steps: (T, N, rows)."""
@@ -98,15 +98,15 @@ class RecurrentOps:
         for bias in biases:
             if bias is not None:
                 z = z + bias
-        return z.reshape(steps, batch, w_ih.shape[0])  # type: ignore[no-any-return]
+        return z.reshape(steps, batch, w_ih.shape[0])
 
     def _before(self, states: Array, first: Array, alive: Any, reverse: bool) -> Array:
         """Return the state before each step, from the states after it."""
         xp = self.xp
         if not reverse:
-            return xp.concatenate([first[None], states[:-1]], axis=0)  # type: ignore[no-any-return]
+            return xp.concatenate([first[None], states[:-1]], axis=0)
         states = states if alive is None else xp.where(alive, states, first[None])
-        return xp.concatenate([states[1:], first[None]], axis=0)  # type: ignore[no-any-return]
+        return xp.concatenate([states[1:], first[None]], axis=0)
 
     def _weight_gradients(
         self, dz: Array, x: Array, dz_h: Array, before: Array, w_ih: Array
@@ -190,7 +190,7 @@ class RecurrentOps:
             dh = self._keep(here, self.matmul(dz[t], w_hh), dh)
         before = self._before(out, h0, alive, reverse)
         grad_x, *grads = self._weight_gradients(dz, self._keep(alive, x), dz, before, w_ih)
-        return (grad_x, dh, *grads, dz.sum(axis=(0, 1)))  # type: ignore[return-value]
+        return (grad_x, dh, *grads, dz.sum(axis=(0, 1)))
 
     @op(outputs=_gru_outputs)
     def gru(
@@ -275,7 +275,7 @@ class RecurrentOps:
             d_h[t] = self._keep(here, xp.concatenate([dr, dz, dn * r], axis=1))
             dh = self._keep(here, dh_t * z + self.matmul(d_h[t], w_hh), dh)
         grad_x, *grads = self._weight_gradients(d_x, self._keep(alive, x), d_h, before, w_ih)
-        return (grad_x, dh, *grads, d_x.sum(axis=(0, 1)), d_h.sum(axis=(0, 1)))  # type: ignore[return-value]
+        return (grad_x, dh, *grads, d_x.sum(axis=(0, 1)), d_h.sum(axis=(0, 1)))
 
     @op(outputs=_lstm_outputs)
     def lstm(
@@ -371,4 +371,4 @@ class RecurrentOps:
             dc = self._keep(here, dc_t * f, dc)
         before = self._before(out, h0, alive, reverse)
         grad_x, *grads = self._weight_gradients(dz, self._keep(alive, x), dz, before, w_ih)
-        return (grad_x, dh, dc, *grads, dz.sum(axis=(0, 1)))  # type: ignore[return-value]
+        return (grad_x, dh, dc, *grads, dz.sum(axis=(0, 1)))
