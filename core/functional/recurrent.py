@@ -176,12 +176,11 @@ def _check(
     return tuple(found)
 
 
-def as_lengths(
-    op: str, lengths: Tensor | Sequence[int] | None, steps: int, batch: int, like: Tensor
-) -> Tensor | None:
-    """Return lengths as an int64 tensor beside the input; values are checked where that is free."""
+def as_lengths(op: str, lengths: Tensor | Sequence[int] | None, input: Tensor) -> Tensor | None:
+    """Return the lengths of (T, N, I) as int64 beside it; values are checked where that is free."""
     if lengths is None:
         return None
+    steps, batch = input.shape[:2]
     if not isinstance(lengths, Tensor):
         lengths = tensor(lengths, int64, backend="numpy")
     if lengths.shape != (batch,) or lengths.dtype.kind != "i":
@@ -196,7 +195,7 @@ def as_lengths(
                 f"[{op}] expected lengths from 1 to T = {steps}, got {values.min()} to "
                 f"{values.max()}. Pad the input, or leave empty sequences out."
             )
-    return lengths.astype(int64).to(like.backend.name)
+    return lengths.astype(int64).to(input.backend.name)
 
 
 def rnn(
@@ -224,7 +223,7 @@ def rnn(
     if nonlinearity not in NONLINEARITIES:
         raise suggest("rnn", "nonlinearity", str(nonlinearity), NONLINEARITIES)
     (h0,) = _check("rnn", 1, input, (hx,), w_ih, w_hh, b_ih, b_hh)
-    ends = as_lengths("rnn", lengths, input.shape[0], input.shape[1], input)
+    ends = as_lengths("rnn", lengths, input)
     result: tuple[Tensor, Tensor] = apply(
         RNN, input, h0, w_ih, w_hh, b_ih, b_hh, ends, nonlinearity=nonlinearity, reverse=reverse
     )
@@ -253,7 +252,7 @@ def gru(
     dtypes. Source: Cho et al., 2014, in PyTorch's form, where r acts after the product.
     """
     (h0,) = _check("gru", 3, input, (hx,), w_ih, w_hh, b_ih, b_hh)
-    ends = as_lengths("gru", lengths, input.shape[0], input.shape[1], input)
+    ends = as_lengths("gru", lengths, input)
     result: tuple[Tensor, Tensor] = apply(
         GRU, input, h0, w_ih, w_hh, b_ih, b_hh, ends, reverse=reverse
     )
@@ -282,6 +281,6 @@ def lstm(
     Source: Hochreiter and Schmidhuber, 1997, with the forget gate of Gers et al., 2000.
     """
     h0, c0 = _check("lstm", 4, input, hx or (None, None), w_ih, w_hh, b_ih, b_hh)
-    ends = as_lengths("lstm", lengths, input.shape[0], input.shape[1], input)
+    ends = as_lengths("lstm", lengths, input)
     output, h_n, c_n = apply(LSTM, input, h0, c0, w_ih, w_hh, b_ih, b_hh, ends, reverse=reverse)
     return output, (h_n, c_n)

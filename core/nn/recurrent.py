@@ -105,7 +105,7 @@ class Recurrent(Module):
         if self.batch_first and not single:
             x = x.transpose(0, 1)
         start = self._start(hx, x.shape[1], single)
-        ends = as_lengths(type(self).__name__, lengths, x.shape[0], x.shape[1], x)
+        ends = as_lengths(type(self).__name__, lengths, x)
         last: list[States] = []
         for layer in range(self.num_layers):
             if layer and self.dropout and self.training:
