@@ -17,10 +17,13 @@ from trine.kernels.numba.moments import (
     GRAIN,
     PIECE,
     affine,
+    centre_of,
+    inverse_root,
     join,
     minus,
     piece_moments,
     plain_mean,
+    times,
 )
 from trine.kernels.registry import kernel
 
@@ -46,6 +49,28 @@ def _channel_mean(x: Array, c: int) -> Any:
     return total / x.shape[0]
 
 
+@helper
+def _line(
+    x: Array,
+    weight: Array,
+    bias: Array,
+    eps: float,
+    c: int,
+    exact: float,
+    spread: float,
+    mean: Array,
+    var: Array,
+) -> Any:
+    """Fill mean and variance of a channel; return centre, scale and shift of its straight line."""
+    dtype = x.dtype.type
+    count = np.float64(x.shape[0] * x.shape[2])
+    mean[c] = exact if exact == exact else _channel_mean(x, c)  # noqa: PLR0124
+    var[c] = spread / count
+    centre = dtype(exact)
+    scale = dtype(weight[c] * inverse_root(spread, count, eps))
+    return centre, scale, bias[c] - dtype(exact - centre) * scale
+
+
 @helper(fastmath=FAST_SUM)
 def _channel(
     x: Array, weight: Array, bias: Array, eps: float, c: int, out: Array, mean: Array, var: Array
@@ -60,19 +85,15 @@ def _channel(
             total, squares = dtype(0), dtype(0)
             for j in range(start, end):
                 total += minus(x[image, c, j], pivot)
-            centre = pivot + dtype(total / np.float64(end - start))
+            centre = centre_of(x, pivot, total, end - start)
             total = dtype(0)
             for j in range(start, end):
                 d = minus(x[image, c, j], centre)
                 total += d
                 squares += d * d
             found = join(found, piece_moments(end - start, centre, total, squares))
-    count, exact, spread = found
-    mean[c] = exact if exact == exact else _channel_mean(x, c)  # noqa: PLR0124
-    var[c] = spread / count
-    centre = dtype(exact)
-    scale = dtype(weight[c] / np.sqrt(spread / count + eps))
-    shift = bias[c] - dtype(minus(exact, centre)) * scale
+    exact, spread = found[1], found[2]
+    centre, scale, shift = _line(x, weight, bias, eps, c, exact, spread, mean, var)
     for image in range(x.shape[0]):
         for j in range(x.shape[2]):
             out[image, c, j] = affine(x[image, c, j], centre, scale, shift)
@@ -158,6 +179,12 @@ def _column_moments(
         _join_columns(np.float64(start - first), mean, spread, n, tile[0], tile[1])
 
 
+@helper
+def _about(spread: float, n: int, own: float, mean: float) -> Any:
+    """Return a column's sum of squares from the mean of its channel."""
+    return spread + n * ((own - mean) * (own - mean))
+
+
 @helper(fastmath=FAST_SUM)
 def _join_channel(n: int, means: Array, spreads: Array) -> Any:
     """Return the mean and the sum of squares of a channel whose columns have n elements each."""
@@ -166,8 +193,7 @@ def _join_channel(n: int, means: Array, spreads: Array) -> Any:
         total += means[j]
     mean = total / means.size
     for j in range(means.size):
-        d = minus(means[j], mean)
-        spread += spreads[j] + n * (d * d)
+        spread += _about(spreads[j], n, means[j], mean)
     return mean, spread
 
 
@@ -191,7 +217,6 @@ def _columns(
     var: Array,
 ) -> None:
     """Normalise columns of x (N, C, L); found: (2, parts, columns), table: (3, columns)."""
-    dtype = x.dtype.type
     n, channels, length = x.shape
     parts, width = found.shape[1:]
     rows, results = x.reshape(n, width), out.reshape(n, width)
@@ -210,12 +235,9 @@ def _columns(
                 np.float64(count - before), found[0, p, low:high], found[1, p, low:high],
             )  # fmt: skip
         exact, spread = _join_channel(n, means, spreads)
-        mean[c] = exact if exact == exact else _channel_mean(x, c)  # noqa: PLR0124
-        var[c] = spread / (n * length)
-        scale = dtype(weight[c] / np.sqrt(spread / (n * length) + eps))
-        shift = bias[c] - dtype(exact - dtype(exact)) * scale
+        centre, scale, shift = _line(x, weight, bias, eps, c, exact, spread, mean, var)
         for j in range(low, high):
-            table[0, j] = exact
+            table[0, j] = centre
             table[1, j] = scale
             table[2, j] = shift
     for i in prange(n):
@@ -280,12 +302,12 @@ def _gradient_of_channel(
             all_of_it += total
             products += product
     scale, slope, shift = _coefficients(x, weight, var, eps, c, all_of_it, products)
-    grad_weight[c] = products / np.sqrt(var[c] + eps)
+    grad_weight[c] = times(products, inverse_root(np.float64(var[c]), 1.0, eps))
     grad_bias[c] = all_of_it
     for image in range(x.shape[0]):
         for j in range(x.shape[2]):
             linear = affine(x[image, c, j], centre, slope, shift)
-            grad_x[image, c, j] = grad_out[image, c, j] * scale + linear
+            grad_x[image, c, j] = affine(grad_out[image, c, j], dtype(0), scale, linear)
 
 
 @helper

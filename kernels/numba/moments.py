@@ -33,6 +33,22 @@ def times(a: Any, b: Any) -> Any:
     return a * b
 
 
+# Functions whose sums may be reordered hold nothing else: what stands beside a sum could be merged
+# with it, differently in serial and in parallel code. Arithmetic of single numbers is in helpers.
+
+
+@helper
+def centre_of(x: Array, pivot: Any, total: Any, count: int) -> Any:
+    """Return the rounded mean of numbers whose differences from a pivot add up to a total."""
+    return pivot + x.dtype.type(total / np.float64(count))
+
+
+@helper
+def inverse_root(spread: float, count: float, eps: float) -> Any:
+    """Return 1 / sqrt(var + eps), the variance being the sum of squares over the count."""
+    return 1 / np.sqrt(spread / count + eps)
+
+
 @helper(fastmath=FAST_SUM)
 def _sum_from(x: Array, pivot: Any) -> Any:
     result = x.dtype.type(0)
@@ -80,8 +96,7 @@ def moments(x: Array) -> Any:
     while start < x.size:
         piece = x[start : start + PIECE]
         start += PIECE
-        from_first = np.float64(_sum_from(piece, piece[0]))
-        centre = piece[0] + x.dtype.type(from_first / piece.size)
+        centre = centre_of(x, piece[0], _sum_from(piece, piece[0]), piece.size)
         total, squares = _spread(piece, centre)
         result = join(result, piece_moments(piece.size, centre, total, squares))
     return result

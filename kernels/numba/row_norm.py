@@ -12,14 +12,16 @@ import numpy as np
 from numba import prange
 
 from trine.dtypes import Array
-from trine.kernels.numba.jit import FAST_SUM, helper, parallel
+from trine.kernels.numba.jit import FAST, FAST_SUM, helper, parallel
 from trine.kernels.numba.moments import (
     GRAIN,
     PIECE,
     SHORT,
     affine,
+    centre_of,
     gradient_sums,
     input_gradient,
+    inverse_root,
     minus,
     moments,
     normalise,
@@ -40,7 +42,7 @@ def _row_moments(x: Array, eps: float, mean: Array, rstd: Array, row: int) -> An
     """Fill the mean and 1 / deviation of a row; return a centre and what it is beside the mean."""
     count, exact, squares = moments(x)
     mean[row] = exact if exact == exact else plain_mean(x)  # noqa: PLR0124
-    rstd[row] = 1 / np.sqrt(squares / count + eps)
+    rstd[row] = inverse_root(squares, count, eps)
     centre = x.dtype.type(exact)
     return centre, x.dtype.type(exact - centre)
 
@@ -60,7 +62,6 @@ def _normalise_rows(
     """Normalise some rows; loops stand here, not in helpers, since a call costs as much as 50 numbers."""
     dtype = x.dtype.type
     size = x.shape[1]
-    share = 1 / np.float64(size)
     for row in range(first, last):
         group = row % weight.shape[0]
         if size > PIECE:
@@ -70,7 +71,7 @@ def _normalise_rows(
             total, squares = dtype(0), dtype(0)
             for j in range(size):
                 total += minus(x[row, j], pivot)
-            centre = pivot + dtype(total * share)
+            centre = centre_of(x, pivot, total, size)
             total = dtype(0)
             for j in range(size):
                 d = minus(x[row, j], centre)
@@ -78,13 +79,13 @@ def _normalise_rows(
                 squares += d * d
             _, exact, spread = piece_moments(size, centre, total, squares)
             mean[row] = exact if exact == exact else plain_mean(x[row])  # noqa: PLR0124
-            rstd[row] = 1 / np.sqrt(spread * share + eps)
+            rstd[row] = inverse_root(spread, size, eps)
             rest = dtype(minus(exact, centre))
         scale = rstd[row]
-        offset = -rest * scale
+        offset = times(-rest, scale)
         for j in range(size):
             x_hat = affine(x[row, j], centre, scale, offset)
-            out[row, j] = x_hat * weight[group, j] + bias[group, j]
+            out[row, j] = affine(x_hat, dtype(0), weight[group, j], bias[group, j])
 
 
 @parallel(grain=GRAIN)
@@ -103,6 +104,18 @@ def _rows(
         first = np.int64(item) * x.shape[0] // parts
         last = (np.int64(item) + 1) * x.shape[0] // parts
         _normalise_rows(x, weight, bias, eps, first, last, out, mean, rstd)
+
+
+@helper
+def _averages(x: Array, total: Any, product: Any, scale: Any) -> Any:
+    """Return the means of g and of g x_hat over a row, from the sums of g and of g (x - mean)."""
+    size = np.float64(x.shape[1])
+    return x.dtype.type(total / size), x.dtype.type(product * np.float64(scale) / size)
+
+
+@helper(fastmath=FAST)
+def _gradient(g: Any, x_hat: Any, average: Any, slope: Any, scale: Any) -> Any:
+    return ((g - average) - x_hat * slope) * scale
 
 
 @helper(fastmath=FAST_SUM)
@@ -131,12 +144,11 @@ def _gradient_of_rows(
             g = times(grad_out[row, j], weight[group, j])
             total += g
             product += g * minus(x[row, j], centre)
-        average = dtype(total / np.float64(size))
-        slope = dtype(product * np.float64(scale) / size)
+        average, slope = _averages(x, total, product, scale)
         for j in range(size):
             x_hat = affine(x[row, j], centre, scale, dtype(0))
             g = grad_out[row, j]
-            grad_x[row, j] = (minus(times(g, weight[group, j]), average) - x_hat * slope) * scale
+            grad_x[row, j] = _gradient(times(g, weight[group, j]), x_hat, average, slope, scale)
             sums[0, group, j] += g
             sums[1, group, j] += g * x_hat
 
