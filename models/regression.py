@@ -12,7 +12,7 @@ import trine.functional as F
 from trine import nn, optim
 from trine.data import Splits
 from trine.models.desk import Desk, draw_normal, half_squared_error, made_splits, values
-from trine.models.explanation import Explanation
+from trine.models.explanation import Explanation, tolerance_for
 from trine.models.registry import system
 from trine.random import make_key, stream_id, uniform
 
@@ -140,9 +140,11 @@ def explain_logistic(
             inputs = np.concatenate([_features(data.x), np.ones((len(error), 1))], axis=1)
             linear = model.linear
             by_autograd = np.append(values(linear.weight.grad)[0], values(linear.bias.grad))
+            # A sum of errors times inputs: rounding of the errors is multiplied by the inputs.
+            allowed = tolerance_for(float(np.abs(inputs).max()), note.dtype)
             note.agree(
                 "dC/dtheta", f"(2-6) - autograd, step {step}", inputs.T @ error / len(error),
-                by_autograd,
+                by_autograd, allowed,
             )  # fmt: skip
         optimizer.step()
     for j, (found, known) in enumerate(zip(model.theta(), ELLIPSE, strict=True)):

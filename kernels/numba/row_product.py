@@ -55,7 +55,7 @@ def _make_tile(vectors: int) -> Any:
                 for row in starts(out, out_rows)
             ]
             sums = [
-                [cgutils.alloca_once_value(b, v.zero) for _ in range(vectors)]  # type: ignore[no-untyped-call]
+                [cgutils.alloca_once_value(b, v.zero) for _ in range(vectors)]
                 for _ in range(TILE_ROWS)
             ]
             with b.if_then(b.icmp_signed("!=", add, number(0))):
