@@ -322,6 +322,17 @@ def products() -> Iterator[Call]:
             yield Call("matmul", [x, y], how, f"{i}{trans_a}{trans_b}")
 
 
+def layers() -> Iterator[Call]:
+    """Yield fully connected layers: sizes around a tile's, empty ones, each activation."""
+    sizes = [(1, 1, 1), (3, 5, 7), (64, 12, 3), (33, 65, 31), (130, 40, 100), (4, 0, 3), (0, 4, 3)]
+    for i, (rows, inputs, units) in enumerate(sizes):
+        x, weight = _normal(i, rows, inputs), _normal(i + 20, units, inputs) / 4
+        how = {"activation": ACTIVATIONS[i % 4]}
+        yield Call("linear", [x, weight, _normal(i + 40, units) if i % 3 else None], how)
+        error, out = _normal(i + 60, rows, units), np.tanh(_normal(i + 80, rows, units))
+        yield Call("linear_backward", [error, x, weight, out], how)
+
+
 def recurrences() -> Iterator[Call]:
     """Yield recurrent nets: odd sizes, both directions, ragged lengths."""
     sizes = ((5, 3, 4, 7), (3, 9, 5, 26), (2, 1, 3, 8), (1, 6, 2, 12))
@@ -353,6 +364,7 @@ def recurrences() -> Iterator[Call]:
 
 CALLS = [
     *products(),
+    *layers(),
     *convolutions(),
     *pools(get_backend("numpy")),
     *rowwise(),
