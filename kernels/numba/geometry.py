@@ -19,11 +19,6 @@ Pair = tuple[int, int]
 Offsets = npt.NDArray[np.int64]
 
 
-def output_size(size: int, kernel: int, stride: int, padding: int, dilation: int) -> int:
-    """Return floor((H + 2 p - d (R - 1) - 1) / s) + 1."""
-    return (size + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
-
-
 @dataclass(frozen=True)
 class Forward:
     """The packed input of a convolution and its taps in it."""

@@ -236,12 +236,10 @@ def _make_tile(vectors: int, a_table: bool, x_table: bool) -> Any:
     return tile
 
 
-_steps = [_make_tile(n, False, False) for n in (1, 2, 3)]
-_taps = [_make_tile(n, False, True) for n in (1, 2, 3)]
-_pixels = [_make_tile(n, True, False) for n in (1, 2, 3)]
-_steps1, _steps2, _steps3 = _steps
-_taps1, _taps2, _taps3 = _taps
-_pixels1, _pixels2, _pixels3 = _pixels
+# Kernels refer to each by a name of its own, since Numba cannot index a list of intrinsics.
+_steps1, _steps2, _steps3 = (_make_tile(n, False, False) for n in (1, 2, 3))
+_taps1, _taps2, _taps3 = (_make_tile(n, False, True) for n in (1, 2, 3))
+_pixels1, _pixels2, _pixels3 = (_make_tile(n, True, False) for n in (1, 2, 3))
 
 
 @helper
