@@ -48,24 +48,30 @@ def choose_layer() -> str:
     return _layer
 
 
-def _load_omp() -> bool:
-    """Load Numba's OpenMP layer, if there is one, so that its idle threads sleep.
+SPINS = "50000"
+"""Looks for work before an idle thread of OpenMP goes to sleep: a fraction of a millisecond, longer
+than Python takes between two kernels. Waking a sleeping thread costs 50 to 100 us."""
 
-    By default they spin for a while after each loop and take the CPU from whatever else runs: on a
-    busy machine a training step of LeNet-5 took 65 ms instead of 10 to 24. OpenMP reads the
-    environment once, when it is loaded; other libraries with an OpenMP of their own don't see it.
+
+def _load_omp() -> bool:
+    """Load Numba's OpenMP layer, if there is one, so that its idle threads soon sleep.
+
+    By default they spin for some milliseconds after each loop and take the CPU from whatever else
+    runs; if they never spin, a training step of LeNet-5 waits longer for threads to wake than it
+    computes. OpenMP reads the environment once, when it is loaded; other libraries with an OpenMP
+    of their own don't see it.
     """
     variables = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
     is_set = any(name in os.environ for name in variables)
     if not is_set:
-        os.environ["OMP_WAIT_POLICY"] = "passive"
+        os.environ["GOMP_SPINCOUNT"] = SPINS
     try:
         importlib.import_module("numba.np.ufunc.omppool")
     except ImportError:
         return False
     finally:
         if not is_set:
-            del os.environ["OMP_WAIT_POLICY"]
+            del os.environ["GOMP_SPINCOUNT"]
     return True
 
 

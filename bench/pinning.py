@@ -1,11 +1,8 @@
-"""Starting a benchmark's process so that no side is flattered: the allocator, waiting threads.
+"""Starting a benchmark's process so that no side is flattered by the allocator.
 
 By default glibc returns each freed large block to the system and gets it anew: a page fault for
 every 4 KiB, which can cost more than the kernel, and hits whoever allocates more. The thresholds
 are read when a process starts, so a benchmark replaces itself by the same command with them set.
-
-Idle threads of OpenMP spin for milliseconds by default, and take the CPU from the side that is
-being timed; in the new process all sides let them sleep, unless the environment says otherwise.
 """
 
 from __future__ import annotations
@@ -16,7 +13,6 @@ import sys
 from collections.abc import Mapping
 
 NAMES = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_")
-WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 STARTED = "TRINE_BENCH_PINNED"
 """Set by `restart` only: a second restart would be an endless loop."""
 
@@ -36,11 +32,7 @@ def is_pinned(environ: Mapping[str, str] | None = None) -> bool:
 
 def pinned_environ() -> dict[str, str]:
     """Return the environment for a process that is to be pinned; what is set already stays."""
-    value = _threshold()
-    wanted = dict.fromkeys(NAMES, value)
-    if not any(name in os.environ for name in WAITING):
-        wanted["OMP_WAIT_POLICY"] = "passive"
-    return {**wanted, **os.environ}
+    return {**dict.fromkeys(NAMES, _threshold()), **os.environ}
 
 
 def restart() -> None:

@@ -23,8 +23,9 @@ MOST = 2 * ROUNDS
 """Rounds after which the quiet ones must do."""
 FEWEST = 3
 """Quiet rounds that are enough; with fewer, all rounds count and the row says so."""
-PAUSE = 0.015
-"""Seconds between candidates of different thread pools: OpenMP's spin up to about ten."""
+PAUSE = 0.02
+"""Seconds between candidates of different thread pools: idle OpenMP threads spin up to about ten
+milliseconds, and each side waits as it does in its users' hands."""
 
 
 class Timed(Protocol):

@@ -88,7 +88,7 @@ def test_a_pinned_process_is_not_started_again(monkeypatch):
 
 
 def test_a_process_that_is_not_pinned_is_replaced_by_the_same_command(monkeypatch):
-    for name in (*pinning.NAMES, *pinning.WAITING, pinning.STARTED):
+    for name in (*pinning.NAMES, pinning.STARTED):
         monkeypatch.delenv(name, raising=False)
     calls = []
     monkeypatch.setattr(pinning.sys, "platform", "linux")
@@ -98,12 +98,7 @@ def test_a_process_that_is_not_pinned_is_replaced_by_the_same_command(monkeypatc
     assert program == pinning.sys.executable
     assert arguments[1:] == pinning.sys.orig_argv[1:]
     assert pinning.is_pinned(environ)
-    assert environ["OMP_WAIT_POLICY"] == "passive"
+    assert "OMP_WAIT_POLICY" not in environ  # each side waits as it does by default
     monkeypatch.setenv(pinning.STARTED, "1")
     pinning.restart()
     assert len(calls) == 1
-
-
-def test_an_explicit_wait_policy_is_kept(monkeypatch):
-    monkeypatch.setenv("OMP_WAIT_POLICY", "active")
-    assert pinning.pinned_environ()["OMP_WAIT_POLICY"] == "active"
