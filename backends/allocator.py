@@ -8,6 +8,7 @@ NumPy, whose allocator is faster for them.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import defaultdict
 
@@ -72,9 +73,7 @@ class PoolAllocator:
 
         Raises BackendError if the memory cannot be had, naming the largest live arrays.
         """
-        nbytes = dtype.itemsize
-        for size in shape:
-            nbytes *= size
+        nbytes = math.prod(shape, start=dtype.itemsize)
         try:
             if nbytes < POOLED_BYTES:
                 return np.empty(shape, dtype)

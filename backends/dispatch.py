@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -190,7 +191,7 @@ class Plan:
     decide it again: it allocates and calls.
     """
 
-    __slots__ = ("constants", "function", "kernel", "name", "order", "outputs")
+    __slots__ = ("constants", "function", "kernel", "name", "outputs", "pick")
 
     def __init__(self, spec: OpSpec, launcher: Launcher, call: dict[str, Any]) -> None:
         self.name, self.kernel = spec.name, launcher.name
@@ -198,7 +199,9 @@ class Plan:
         outputs = {} if spec.outputs is None else spec.outputs(**call)
         self.outputs = tuple(outputs.values())
         slots = [*spec.arrays, *outputs, *spec.attributes]
-        self.order = tuple(slots.index(parameter) for parameter in launcher.parameters)
+        order = [slots.index(parameter) for parameter in launcher.parameters]
+        self.pick: Any = itemgetter(*order) if len(order) > 1 else lambda slots: (slots[order[0]],)
+        """Takes the kernel's arguments, in its order, from arrays, outputs and constants."""
         self.constants = tuple(
             launcher.choices[name][call[name]] if name in launcher.choices else call[name]
             for name in spec.attributes
@@ -209,9 +212,8 @@ class Plan:
         backend.allocator.op = self.name
         empty = backend.empty
         outputs = [empty(shape, dtype) for shape, dtype in self.outputs]
-        slots = (*arrays, *outputs, *self.constants)
         backend.before_launch()
-        self.function(*[slots[i] for i in self.order])
+        self.function(*self.pick((*arrays, *outputs, *self.constants)))
         backend.ran[self.name] = self.kernel
         if len(outputs) == 1:
             return outputs[0]
@@ -230,14 +232,13 @@ def _key(spec: OpSpec, arrays: tuple[Any, ...], attributes: dict[str, Any]) -> A
         if array is None:
             key.append(None)
         elif array.flags.c_contiguous:
-            key.append(array.shape)
-            key.append(array.dtype)
+            key += (array.shape, array.dtype)
         else:
             return None
-    for name, value in attributes.items():
-        key.append(name)
-        # 0.0 and -0.0 are equal, but not the same number
-        key.append(repr(value) if value.__class__ is float and not value else value)
+    key += attributes.items()
+    for name in spec.float_attributes:
+        if not attributes.get(name, 1.0):  # 0.0 and -0.0 are equal, but not the same number
+            key.append(repr(attributes[name]))
     return tuple(key)
 
 

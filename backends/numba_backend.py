@@ -49,10 +49,6 @@ class NumbaBackend(Backend):
             self._user_kernels[entry.function] = numba_kernels.compile_user(entry.function)
         return self._user_kernels[entry.function]
 
-    def before_launch(self) -> None:
-        """Refuse to run kernels in a forked child, where the thread pool is dead."""
-        threads.check_fork()
-
     def compile_seconds(self) -> float:
         """Return how long kernels took to compile or load so far, in seconds."""
         return numba_kernels.compile_seconds()

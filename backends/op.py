@@ -64,6 +64,8 @@ class OpSpec:
     user: bool
     """Whether a user defined it rather than the contract."""
     _defaults: dict[str, Any] = field(repr=False)
+    float_attributes: tuple[str, ...] = ()
+    """Attributes that may be floats."""
 
     @property
     def takes_kernels(self) -> bool:
@@ -129,6 +131,7 @@ def make_spec(
         host_bound=host_bound,
         user=user,
         _defaults={a.name: a.default for a in attributes.values() if not a.required},
+        float_attributes=tuple(n for n, a in attributes.items() if "float" in str(a.annotation)),
     )
 
 

@@ -135,19 +135,23 @@ class Node:
         self.backend = backend
         self.attrs = attrs
         self.order = next(_order)
-        self.needs = tuple(t is not None and t.requires_grad for t in inputs)
-        # An edge leads to the node that made the input, or to the input itself if it is a leaf.
-        self.parents = tuple(
-            (t.node if t.node is not None else t, t.index) if t is not None and t.requires_grad
-            else None for t in inputs
-        )  # fmt: skip
+        needs, parents = [], []
+        for t in inputs:
+            if t is None or not t.requires_grad:
+                needs.append(False)
+                parents.append(None)
+            else:  # to the node that made the input, or to the input itself if it is a leaf
+                needs.append(True)
+                parents.append((t if t.node is None else t.node, t.index))
+        self.needs = tuple(needs)
+        self.parents: list[tuple[Any, int] | None] = parents
         kept = [inputs[i] for i in op.keeps]
         self.kept: Any = kept if op.primitive else None
         if op.keeps_shapes:
             self.kept = [Meta(t.shape, t.dtype) for t in inputs if t is not None]
         self.versions = [(t.version, t.version.count) for t in kept if t is not None]
         self.saved: Any = ()
-        self.metas: tuple[Meta, ...] = ()
+        self.metas: Sequence[Meta] = ()
         self.hooks: dict[int, list[Callable[..., Any]]] | None = None
         self.retained: dict[int, weakref.ref[Tensor]] | None = None
 
@@ -163,43 +167,59 @@ def apply(op: Op, *inputs: Tensor | None, **attrs: Any) -> Any:
     The backend is the inputs'. Raises ValueError naming both backends if they differ.
     """
     first: Any = None
+    backend: Any = None
     recording = False
+    arrays: list[Any] = []
     for t in inputs:
         if t is None:
+            arrays.append(None)
             continue
-        if first is None:
-            first = t
-        elif t.backend is not first.backend:
+        if backend is None:
+            first, backend = t, t.backend
+        elif t.backend is not backend:
             raise ValueError(
-                f"[{op.name}] expected tensors on one backend, got one on {first.backend.name!r} and "
-                f"one on {t.backend.name!r}. Move one, e.g. x.to({first.backend.name!r})."
+                f"[{op.name}] expected tensors on one backend, got one on {backend.name!r} and "
+                f"one on {t.backend.name!r}. Move one, e.g. x.to({backend.name!r})."
             )
-        recording = recording or t.requires_grad
+        if t.requires_grad:
+            recording = True
+        arrays.append(t.data)
     if _mode.composed and op.composed is not None:
         return op.composed(*inputs, **attrs)
-    backend = first.backend
-    arrays = [None if t is None else t.data for t in inputs]
     if op.primitive:
         out, saved = op.forward(backend, *arrays, **attrs), None
     else:
         out, saved = op.forward(backend, *arrays, **attrs)
     outs = out if isinstance(out, tuple) else (out,)
-    results = tuple(first._wrap(array, backend) for array in outs)
+    results = [first._wrap(array, backend) for array in outs]
     if op.view:
         results[0].version = first.version  # a view changes when its base is changed in place
-    if recording and _mode.enabled and any(is_float(array.dtype) for array in outs):
-        node = Node(op, backend, inputs, attrs)
-        node.saved = (out,) if op.keeps_out else saved
-        node.versions += [
-            (result.version, result.version.count)
-            for result in results
-            if any(array is result.data for array in node.saved or ())
-        ]
-        node.metas = tuple(Meta(array.shape, array.dtype) for array in outs)
-        for index, result in enumerate(results):
-            if is_float(result.data.dtype):
-                result.requires_grad, result.node, result.index = True, node, index
-    return results if isinstance(out, tuple) else results[0]
+    if recording and _mode.enabled:
+        _record(op, backend, inputs, attrs, (out,) if op.keeps_out else saved, results)
+    return tuple(results) if isinstance(out, tuple) else results[0]
+
+
+def _record(
+    op: Op, backend: Backend, inputs: Sequence[Tensor | None], attrs: Any, saved: Any,
+    results: list[Tensor],
+) -> None:  # fmt: skip
+    """Give those results that have gradients a node; a result of integers or truths has none."""
+    floats = [is_float(result.data.dtype) for result in results]
+    if True not in floats:
+        return
+    node = Node(op, backend, inputs, attrs)
+    node.saved = saved
+    metas = []
+    for index, result in enumerate(results):
+        array = result.data
+        metas.append(Meta(array.shape, array.dtype))
+        if saved:
+            for kept in saved:
+                if kept is array:
+                    node.versions.append((result.version, result.version.count))
+        if floats[index]:
+            result.requires_grad, result.node, result.index = True, node, index
+    node.metas = metas
 
 
 def backward(
@@ -317,6 +337,8 @@ class _Engine:
         """Return the finished gradients of a node's outputs, after hooks."""
         slots = self.sums.pop(id(node))
         grads = [None if held is None else held[0] for held in slots]
+        if node.hooks is None and node.retained is None and self.wanted is None:
+            return grads
         for index in range(len(grads)):
             if grads[index] is None:
                 continue

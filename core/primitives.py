@@ -116,6 +116,23 @@ def _plain(b: Any, name: str, x: Any, y: Any) -> Any:
     return getattr(b, name)(x, y)
 
 
+_SLOPES: dict[str, Callable[..., Any]] = {
+    "relu": lambda b, y: _m(b, "greater", y, _c(b, 0.0, y)),
+    "sigmoid": lambda b, y: b.mul(y, b.sub(_c(b, 1.0, y), y)),
+    "tanh": lambda b, y: b.sub(_c(b, 1.0, y), b.mul(y, y)),
+}
+"""act'(z) from y = act(z)."""
+
+
+def _activation_rule(name: str) -> Callable[..., Any]:
+    def rule(b: Any, g: Any, needs: Any, y: Any) -> Any:
+        if isinstance(b, Traced):
+            return (b.mul(g, _SLOPES[name](b, y)),)
+        return (b.act_backward(g, y, activation=name),)
+
+    return rule
+
+
 def _extreme_pair(name: str) -> Callable[..., Any]:
     def rule(b: Any, g: Any, needs: Any, x: Any, y: Any) -> Any:
         # Ties give half to each side, as in PyTorch.
@@ -233,15 +250,9 @@ _primitive("log1p", lambda b, g, n, x: (b.div(g, b.add(x, _c(b, 1.0, x))),), (0,
 _primitive("sqrt", lambda b, g, n, y: (b.div(b.mul(g, _c(b, 0.5, y)), y),), keeps_out=True)
 _primitive("sin", lambda b, g, n, x: (b.mul(g, b.cos(x)),), (0,))
 _primitive("cos", lambda b, g, n, x: (b.neg(b.mul(g, b.sin(x))),), (0,))
-_primitive(
-    "tanh", lambda b, g, n, y: (b.mul(g, b.sub(_c(b, 1.0, y), b.mul(y, y))),), keeps_out=True
-)
-_primitive(
-    "sigmoid",
-    lambda b, g, n, y: (b.mul(g, b.mul(y, b.sub(_c(b, 1.0, y), y))),),
-    keeps_out=True,
-)
-_primitive("relu", lambda b, g, n, x: (b.mul(g, _m(b, "greater", x, _c(b, 0.0, x))),), (0,))
+_primitive("tanh", _activation_rule("tanh"), keeps_out=True)
+_primitive("sigmoid", _activation_rule("sigmoid"), keeps_out=True)
+_primitive("relu", _activation_rule("relu"), keeps_out=True)
 _primitive("softplus", lambda b, g, n, x: (b.mul(g, b.sigmoid(x)),), (0,))
 _primitive(
     "where",

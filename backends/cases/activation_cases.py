@@ -79,4 +79,5 @@ def _timed(backward: bool) -> Callable[[Rng, DType], list[Sample]]:
 
 
 register(OpCase("bias_act", _bias_act, "elementwise", _timed(False)))
+register(OpCase("act_backward", _bias_act_backward, "elementwise", _timed(True)))
 register(OpCase("bias_act_backward", _bias_act_backward, "reduction", _timed(True)))

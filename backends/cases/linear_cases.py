@@ -60,6 +60,15 @@ def _linear_backward(rng: Rng, dtype: DType) -> list[Sample]:
     ]
 
 
+def _without_weight(samples: list[Sample]) -> list[Sample]:
+    """Return calls of the weight gradient from those of both gradients."""
+    found = []
+    for sample in samples:
+        grad_out, x, _, out = sample.args
+        found.append(Sample(sample.label, (grad_out, x, out), sample.attrs))
+    return found
+
+
 def _timed(backward: bool) -> Any:
     def samples(rng: Rng, dtype: DType) -> list[Sample]:
         return [
@@ -85,3 +94,12 @@ def _backward_flops(sample: Sample) -> int:
 
 register(OpCase("linear", _linear, "reduction", _timed(False), _flops))
 register(OpCase("linear_backward", _linear_backward, "reduction", _timed(True), _backward_flops))
+register(
+    OpCase(
+        "linear_weight_grad",
+        lambda rng, dtype: _without_weight(_linear_backward(rng, dtype)),
+        "reduction",
+        lambda rng, dtype: _without_weight(_timed(True)(rng, dtype)),
+        lambda sample: 2 * int(sample.args[0].size * sample.args[1].shape[1]),
+    )
+)

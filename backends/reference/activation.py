@@ -1,4 +1,4 @@
-"""Bias and activation in one op, and its gradient from the output alone."""
+"""Bias and activation in one op, and gradients of activations from their output alone."""
 
 from __future__ import annotations
 
@@ -21,6 +21,10 @@ def _bias_act_backward_outputs(grad_out: Array, out: Array, *, activation: Activ
     }
 
 
+def _act_backward_outputs(grad_out: Array, out: Array, *, activation: Activation) -> Outputs:
+    return {"grad_x": (grad_out.shape, grad_out.dtype)}
+
+
 class ActivationOps:
     """y = act(x + b), b along axis 1."""
 
@@ -41,14 +45,18 @@ class ActivationOps:
     def bias_act_backward(
         self, grad_out: Array, out: Array, *, activation: Activation
     ) -> tuple[Array, Array]:
-        """Gradients of x and b, from y: relu' = [y > 0], sigmoid' = y (1 - y), tanh' = 1 - y^2."""
-        if activation == "relu":
-            grad_x = self.xp.where(out > 0, grad_out, grad_out.dtype.type(0))
-        elif activation == "sigmoid":
-            grad_x = grad_out * (out * (1 - out))
-        elif activation == "tanh":
-            grad_x = grad_out * (1 - out * out)
-        else:
-            grad_x = grad_out.copy()
+        """Gradients of x and b, from y: grad_x = grad_out act'(z), grad_b = its sum but for axis 1."""
+        grad_x = self.act_backward(grad_out, out, activation=activation)
         axes = (0, *range(2, grad_out.ndim))
         return grad_x, grad_x.sum(axis=axes)
+
+    @op(outputs=_act_backward_outputs)
+    def act_backward(self, grad_out: Array, out: Array, *, activation: Activation) -> Array:
+        """grad_out act'(z), from y = act(z): relu' = [y > 0], sigmoid' = y (1 - y), tanh' = 1 - y^2."""
+        if activation == "relu":
+            return self.xp.where(out > 0, grad_out, grad_out.dtype.type(0))
+        if activation == "sigmoid":
+            return grad_out * (out * (1 - out))
+        if activation == "tanh":
+            return grad_out * (1 - out * out)
+        return grad_out.copy()

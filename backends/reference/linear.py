@@ -26,6 +26,13 @@ def _linear_backward_outputs(
     }
 
 
+def _linear_weight_grad_outputs(
+    grad_out: Array, x: Array, out: Array, *, activation: Activation
+) -> Outputs:
+    units = grad_out.shape[1]
+    return {"grad_weight": ((units, x.shape[1]), x.dtype), "grad_bias": ((units,), x.dtype)}
+
+
 class LinearOps:
     """The fully connected layer on two-dimensional inputs."""
 
@@ -52,3 +59,11 @@ class LinearOps:
         grad_x = self.matmul(delta, weight, trans_a=False, trans_b=False)
         grad_weight = self.matmul(delta, x, trans_a=True, trans_b=False)
         return grad_x, grad_weight, grad_bias
+
+    @op(outputs=_linear_weight_grad_outputs)
+    def linear_weight_grad(
+        self, grad_out: Array, x: Array, out: Array, *, activation: Activation
+    ) -> tuple[Array, Array]:
+        """dW and db alone, for a layer whose input needs no gradient: the first one."""
+        delta, grad_bias = self.bias_act_backward(grad_out, out, activation=activation)
+        return self.matmul(delta, x, trans_a=True, trans_b=False), grad_bias

@@ -94,8 +94,8 @@ class OptimiserOps:
         v = dtype(beta2) * exp_avg_sq + dtype(1 - beta2) * g * g
         t = step.astype(float64)
         step_size = (lr / (1 - beta1**t)).astype(kind)
-        root = xp.sqrt(1 - beta2**t).astype(kind)
-        p = p - step_size * (m / (xp.sqrt(v) / root + dtype(eps)))
+        unbias = (1 / xp.sqrt(1 - beta2**t)).astype(kind)
+        p = p - step_size * (m / (xp.sqrt(v) * unbias + dtype(eps)))
         param[...] = xp.where(ok, p, param)
         exp_avg[...] = xp.where(ok, m, exp_avg)
         exp_avg_sq[...] = xp.where(ok, v, exp_avg_sq)

@@ -213,7 +213,8 @@ def _check_labels(op: str, input: Tensor, target: Tensor, ignore_index: int) -> 
     if not readable(target) or target.numel() == 0:
         return
     labels, classes = target.data, input.shape[axis]
-    if labels.min() >= 0 and labels.max() < classes:
+    as_unsigned = labels.view(f"u{labels.itemsize}")  # negative labels are large ones: one pass
+    if as_unsigned.max() < classes:
         return
     wrong = ((labels < 0) | (labels >= classes)) & (labels != ignore_index)
     if wrong.any():

@@ -51,11 +51,11 @@ def _linear_backward(
     x, weight, out = saved
     if needs[0] and needs[1]:
         return be.linear_backward(grads[0], x, weight, out, activation=activation)
-    # The first layer's input, or a frozen weight, needs no gradient: one product less.
-    delta, grad_bias = unit_error(be, grads[0], out, needs[2], activation)
+    if needs[1]:  # the first layer
+        return None, *be.linear_weight_grad(grads[0], x, out, activation=activation)
+    delta, grad_bias = unit_error(be, grads[0], out, needs[2], activation)  # a frozen weight
     grad_x = be.matmul(delta, weight, trans_a=False, trans_b=False) if needs[0] else None
-    grad_weight = be.matmul(delta, x, trans_a=True, trans_b=False) if needs[1] else None
-    return grad_x, grad_weight, grad_bias
+    return grad_x, None, grad_bias
 
 
 def _linear_composed(x: Tensor, weight: Tensor, bias: Tensor | None, *, activation: str) -> Tensor:

@@ -7,6 +7,9 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from typing import Any, Self, overload
 
+from trine.nn.activation import ReLU, Sigmoid, Tanh
+from trine.nn.conv import Conv2d
+from trine.nn.linear import Linear
 from trine.nn.module import Module
 from trine.tensor import Tensor
 
@@ -58,11 +61,18 @@ class _Indexed(Module):
         return self
 
 
+FUSING = (Linear, Conv2d)
+"""Layers that can apply the activation behind them to their own results: one op less."""
+FUSED = {ReLU: "relu", Sigmoid: "sigmoid", Tanh: "tanh"}
+"""Those activations, by the names that the layers know."""
+
+
 class Sequential(_Indexed):
     """Modules one after the other: each takes what the one before it returns.
 
     Takes the modules themselves, named "0", "1", ..., or an OrderedDict of names to modules. Can be
-    indexed by position, sliced, and extended.
+    indexed by position, sliced, and extended. An activation right behind a full layer or a
+    convolution is computed in that layer's op, unless either has hooks, which see every result.
     """
 
     def __init__(self, *modules: Module | OrderedDict[str, Module]) -> None:
@@ -79,9 +89,26 @@ class Sequential(_Indexed):
 
     def forward(self, input: Any) -> Any:
         """Run the modules in order."""
-        for module in self:
-            input = module(input)
+        modules = iter(self)
+        module = next(modules, None)
+        while module is not None:
+            following = next(modules, None)
+            if following is not None and _fuses(module, following):
+                input = module(input, FUSED[type(following)])  # type: ignore[index]
+                following = next(modules, None)
+            else:
+                input = module(input)
+            module = following
         return input
+
+
+def _fuses(layer: Module, activation: Module) -> bool:
+    """Return whether a layer can stand for itself and the activation behind it."""
+    return (
+        type(activation) in FUSED
+        and type(layer) in FUSING  # a subclass may have a forward of its own
+        and not (layer.has_hooks or activation.has_hooks)
+    )
 
 
 class ModuleList(_Indexed):

@@ -119,8 +119,8 @@ class Conv2d(_Conv):
         self.padding_mode: PaddingMode = padding_mode
         self._build((out_channels, in_channels // groups), bias, dtype, backend)
 
-    def forward(self, input: Tensor) -> Tensor:
-        """Convolve."""
+    def forward(self, input: Tensor, activation: str = "none") -> Tensor:
+        """Convolve; then an activation that `F.conv2d` can fuse."""
         return F.conv2d(
             input,
             self.weight,
@@ -130,6 +130,7 @@ class Conv2d(_Conv):
             self.dilation,
             self.groups,
             self.padding_mode,
+            activation,
         )
 
 

@@ -43,9 +43,9 @@ class Linear(Module):
         """Draw the initial values anew."""
         init.default_linear_(self.weight, self.bias)
 
-    def forward(self, input: Tensor) -> Tensor:
-        """Multiply by the weight and add the bias."""
-        return F.linear(input, self.weight, self.bias)
+    def forward(self, input: Tensor, activation: str = "none") -> Tensor:
+        """Multiply by the weight and add the bias; then an activation that `F.linear` can fuse."""
+        return F.linear(input, self.weight, self.bias, activation)
 
     def extra_repr(self) -> str:
         """Sizes and whether there is a bias."""

@@ -263,6 +263,11 @@ class Module:
         self._hooks[number] = hook
         return HookHandle(self._hooks, number)
 
+    @property
+    def has_hooks(self) -> bool:
+        """Whether any hook sees this module's calls."""
+        return bool(self._pre_hooks or self._hooks)
+
     # Walking the tree
 
     def children(self) -> Iterator[Module]:

@@ -13,7 +13,7 @@ import numpy as np
 from numba import prange
 
 from trine.dtypes import Array
-from trine.kernels.numba.jit import FAST, FAST_SUM, helper, parallel
+from trine.kernels.numba.jit import FAST, FAST_SUM, helper, parallel, scratch
 from trine.kernels.numba.maths import activate, activate_backward
 from trine.kernels.numba.moments import PIECE
 from trine.kernels.registry import kernel
@@ -22,6 +22,7 @@ CHUNKS = 16
 """Parts whose sums are added in order, whatever the number of threads."""
 ROWS = 32
 """Rows that are added in the array's own dtype."""
+FLOAT64 = np.dtype(np.float64)
 LONG = 64
 """Planes from this length on are read as vectors of their own."""
 
@@ -98,37 +99,77 @@ def _add(x: Array, sums: Array) -> None:
 
 @parallel()
 def _planes_backward(
-    grad_out: Array, out: Array, activation: int, items: int, grad_x: Array, sums: Array
-) -> None:
-    """Fill grad_x (N, C, L) and the sums (chunks, C) over examples and positions."""
+    grad_out: Array, out: Array, activation: int, items: int, grad_x: Array, sums: Array,
+    grad_bias: Array,
+) -> None:  # fmt: skip
+    """Fill grad_x (N, C, L), the sums (chunks, C) over examples and positions, and grad_bias."""
     n, channels = out.shape[:2]
-    chunks = sums.shape[0]
+    chunks = items // max(1, channels)
     for item in prange(items):
         chunk, c = divmod(np.int64(item), channels)
         own = 0.0
         for image in range(chunk * n // chunks, (chunk + 1) * n // chunks):
-            activate_backward(grad_out[image, c], out[image, c], activation, grad_x[image, c])
+            if activation:
+                activate_backward(grad_out[image, c], out[image, c], activation, grad_x[image, c])
             own += _total(grad_x[image, c])
-        sums[chunk, c] = own
+        sums[item] = own
+    _add_chunks(sums, chunks, grad_bias)
 
 
 @parallel()
 def _rows_backward(
-    grad_out: Array, out: Array, activation: int, items: int, grad_x: Array, sums: Array
-) -> None:
-    """Fill grad_x (N, width) and the sums (chunks, width) over examples."""
+    grad_out: Array, out: Array, activation: int, items: int, grad_x: Array, sums: Array,
+    grad_bias: Array,
+) -> None:  # fmt: skip
+    """Fill grad_x (N, width), the sums (chunks, width) over examples, and grad_bias."""
     n, width = out.shape
     for item in prange(items):
         chunk = np.int64(item)
         part = np.empty(width, out.dtype)
-        sums[chunk] = 0
+        own = sums[chunk * width : (chunk + 1) * width]
+        own[:] = 0
         last = (chunk + 1) * n // items
         for start in range(chunk * n // items, last, ROWS):
             part[:] = 0
             for row in range(start, min(start + ROWS, last)):
-                activate_backward(grad_out[row], out[row], activation, grad_x[row])
+                if activation:
+                    activate_backward(grad_out[row], out[row], activation, grad_x[row])
                 _add(grad_x[row], part)
-            _add(part, sums[chunk])
+            _add(part, own)
+    _add_chunks(sums, items, grad_bias)
+
+
+@helper
+def _add_chunks(sums: Array, chunks: int, grad_bias: Array) -> None:
+    """grad_bias (C) = sums (chunks, C, elements), added over chunks and elements."""
+    channels = grad_bias.size
+    elements = sums.size // max(1, chunks * channels)
+    for c in range(channels):
+        total = 0.0
+        for chunk in range(chunks):
+            first = (chunk * channels + c) * elements
+            for j in range(first, first + elements):
+                total += sums[j]
+        grad_bias[c] = total
+
+
+def unit_error(
+    grad_out: Array, out: Array, activation: int, grad_x: Array, grad_bias: Array
+) -> None:
+    """Fill grad_x = grad_out act'(z) and grad_bias; for no activation grad_x holds grad_out already."""
+    if _by_planes(out):
+        shape: tuple[int, ...] = _shape(out)
+        items = max(1, min(CHUNKS, shape[0])) * shape[1]
+        run, size = _planes_backward, items
+    else:
+        shape = (out.shape[0], math.prod(out.shape[1:]))
+        items = max(1, min(CHUNKS, shape[0] // ROWS))
+        run, size = _rows_backward, items * shape[1]
+    sums = scratch("bias sums", size, FLOAT64)[:size]
+    run(
+        out.size, grad_out.reshape(shape), out.reshape(shape), activation, items,
+        grad_x.reshape(shape), sums, grad_bias,
+    )  # fmt: skip
 
 
 @kernel("bias_act_backward", backend="numba", name="vectors")
@@ -136,16 +177,6 @@ def bias_act_backward(
     grad_out: Array, out: Array, activation: int, grad_x: Array, grad_bias: Array
 ) -> None:
     """grad_x = grad_out act'(z), from out = act(z); grad_bias = its sum over all but axis 1."""
-    if _by_planes(out):
-        shape: tuple[int, ...] = _shape(out)
-        sums = np.empty((max(1, min(CHUNKS, shape[0])), shape[1]))
-        run, items = _planes_backward, sums.size
-    else:
-        shape = (out.shape[0], math.prod(out.shape[1:]))
-        items = max(1, min(CHUNKS, shape[0] // ROWS))
-        run, sums = _rows_backward, np.empty((items, shape[1]))
-    arrays = (grad_out.reshape(shape), out.reshape(shape))
-    run(out.size, *arrays, activation, items, grad_x.reshape(shape), sums)
-    total = sums.sum(axis=0)
-    is_short = total.size != grad_bias.size
-    grad_bias[...] = total.reshape(grad_bias.size, -1).sum(axis=1) if is_short else total
+    if not activation:
+        grad_x[...] = grad_out
+    unit_error(grad_out, out, activation, grad_x, grad_bias)

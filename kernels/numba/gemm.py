@@ -11,7 +11,7 @@ import numpy as np
 from numba import prange
 
 from trine.dtypes import Array
-from trine.kernels.numba.activation import bias_act_backward
+from trine.kernels.numba.activation import unit_error
 from trine.kernels.numba.jit import helper, parallel, scratch, threads
 from trine.kernels.numba.maths import activate
 from trine.kernels.numba.simd import (
@@ -192,8 +192,25 @@ def linear_backward(
     grad_weight: Array, grad_bias: Array,
 ) -> None:  # fmt: skip
     """delta = grad_out act'(z); grad_x = delta W, grad_weight = delta^T x, grad_bias = sum delta."""
-    delta = scratch("delta", grad_out.size, grad_out.dtype)[: grad_out.size]
-    delta = delta.reshape(grad_out.shape)
-    bias_act_backward(grad_out, out, activation, delta, grad_bias)
+    delta = _unit_error(grad_out, out, activation, grad_bias)
     multiply(delta, False, weight, False, None, 0, grad_x)
     multiply(delta, True, x, False, None, 0, grad_weight)
+
+
+@kernel("linear_weight_grad", backend="numba", name="tiles")
+def linear_weight_grad(
+    grad_out: Array, x: Array, out: Array, activation: int, grad_weight: Array, grad_bias: Array
+) -> None:
+    """delta = grad_out act'(z); grad_weight = delta^T x, grad_bias = sum delta."""
+    delta = _unit_error(grad_out, out, activation, grad_bias)
+    multiply(delta, True, x, False, None, 0, grad_weight)
+
+
+def _unit_error(grad_out: Array, out: Array, activation: int, grad_bias: Array) -> Array:
+    """Return delta = grad_out act'(z), in scratch memory, and fill grad_bias with its sums."""
+    delta = grad_out
+    if activation:
+        delta = scratch("delta", grad_out.size, grad_out.dtype)[: grad_out.size]
+        delta = delta.reshape(grad_out.shape)
+    unit_error(grad_out, out, activation, delta, grad_bias)
+    return delta

@@ -120,7 +120,7 @@ def _adam_chunk(
     mean: Array,
     square: Array,
     step_size: float,
-    root: float,
+    unbias: float,
     scale: float,
     rest1: float,
     beta2: float,
@@ -138,7 +138,7 @@ def _adam_chunk(
         v = beta2 * square[i] + rest2 * g * g
         mean[i] = m
         square[i] = v
-        param[i] = p - step_size * (m / (np.sqrt(v) / root + eps))
+        param[i] = p - step_size * (m / (np.sqrt(v) * unbias + eps))
 
 
 @parallel()
@@ -148,7 +148,7 @@ def _adam(
     mean: Array,
     square: Array,
     step_size: float,
-    root: float,
+    unbias: float,
     scale: float,
     rest1: float,
     beta2: float,
@@ -166,7 +166,7 @@ def _adam(
             mean[a:b],
             square[a:b],
             step_size,
-            root,
+            unbias,
             scale,
             rest1,
             beta2,
@@ -192,7 +192,7 @@ def adam_step(
     weight_decay: float,
     decoupled: bool,
 ) -> None:
-    """m += (1 - b1)(g - m);  v = b2 v + (1 - b2) g^2;  p -= lr / (1 - b1^t) m / (sqrt(v) / r + eps)."""
+    """m += (1 - b1)(g - m);  v = b2 v + (1 - b2) g^2;  p -= lr / (1 - b1^t) m / (r sqrt(v) + eps)."""
     if not np.isfinite(scale[0]):
         return
     dtype = param.dtype.type
@@ -205,7 +205,7 @@ def adam_step(
         exp_avg,
         exp_avg_sq,
         dtype((lr / (1 - beta1**t))[0]),
-        dtype(np.sqrt(1 - beta2**t)[0]),
+        dtype((1 / np.sqrt(1 - beta2**t))[0]),
         dtype(scale[0]),
         dtype(1 - beta1),
         dtype(beta2),

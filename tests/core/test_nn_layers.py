@@ -376,3 +376,40 @@ def test_losses_are_their_functions() -> None:
 def test_wrong_sizes_are_refused_when_a_layer_is_built(build: object, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build()  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("activation", [nn.ReLU, nn.Sigmoid, nn.Tanh])
+def test_a_sequence_fuses_activations_unless_hooks_watch(activation) -> None:
+    def build() -> nn.Sequential:
+        trine.seed(1)
+        return nn.Sequential(
+            nn.Conv2d(1, 3, 3), activation(), nn.Flatten(), nn.Linear(12, 5), activation()
+        )
+
+    fused, watched = build(), build()
+    seen = []
+    for layer in (watched[0], watched[3]):
+        layer.register_forward_hook(lambda module, args, out: seen.append(out))
+    x = normal(2, 1, 4, 4)
+    backend = x.backend
+    backend.ran.clear()
+    out = fused(x)
+    name = activation.__name__.lower()
+    assert name not in backend.ran or backend.name == "numpy"  # there the layer's own body calls it
+    expected = watched(x)
+    close(out, expected)
+    close(getattr(seen[1], name)(), expected)
+    out.sum().backward()
+    expected.sum().backward()
+    for one, other in zip(fused.parameters(), watched.parameters(), strict=True):
+        close(one.grad, other.grad)
+
+
+def test_a_subclass_with_a_forward_of_its_own_is_not_fused() -> None:
+    class Doubled(nn.Linear):
+        def forward(self, input: Tensor) -> Tensor:
+            return super().forward(input) * 2
+
+    layer = Doubled(3, 2)
+    x = normal(4, 3)
+    close(nn.Sequential(layer, nn.ReLU())(x), F.relu(layer(x)))

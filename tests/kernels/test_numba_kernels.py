@@ -145,7 +145,11 @@ def rowwise() -> Iterator[Call]:
                 "bias_act_backward", [_normal(3, *shape), out], choice, f"{shape}{activation}"
             )
     for size in (0, 1, 4097, 9001):
-        yield Call("sigmoid", [_normal(4, size) * 20])
+        for name in ACTIVATIONS[1:]:
+            x = _normal(4, size)
+            yield Call(name, [20 * x])
+            how = {"activation": name}
+            yield Call("act_backward", [_normal(5, size), np.tanh(x)], how, f"{size}{name}")
     special = np.array([[np.nan, 1.0, 2.0], [-np.inf, 0.0, 1.0], [-np.inf] * 3, [np.inf, 1.0, 2.0]])
     for i, x in enumerate(
         (
@@ -331,6 +335,7 @@ def layers() -> Iterator[Call]:
         yield Call("linear", [x, weight, _normal(i + 40, units) if i % 3 else None], how)
         error, out = _normal(i + 60, rows, units), np.tanh(_normal(i + 80, rows, units))
         yield Call("linear_backward", [error, x, weight, out], how)
+        yield Call("linear_weight_grad", [error, x, out], how)
 
 
 def recurrences() -> Iterator[Call]:
