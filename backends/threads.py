@@ -48,6 +48,8 @@ def choose_layer() -> str:
     return _layer
 
 
+WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
+"""Variables by which users say how idle threads wait."""
 SPINS = "50000"
 """Looks for work before an idle thread of OpenMP goes to sleep: a fraction of a millisecond, longer
 than Python takes between two kernels. Waking a sleeping thread costs 50 to 100 us."""
@@ -61,8 +63,7 @@ def _load_omp() -> bool:
     computes. OpenMP reads the environment once, when it is loaded; other libraries with an OpenMP
     of their own don't see it.
     """
-    variables = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
-    is_set = any(name in os.environ for name in variables)
+    is_set = any(name in os.environ for name in WAITING)
     if not is_set:
         os.environ["GOMP_SPINCOUNT"] = SPINS
     try:

@@ -11,7 +11,7 @@ from typing import Any
 
 from trine.backends import probe
 from trine.bench.peers import Peer
-from trine.bench.pinning import NAMES, WAITING, is_pinned
+from trine.bench.pinning import NAMES, is_pinned
 
 PACKAGES = ("numpy", "numba", "llvmlite", "cupy-cuda12x", "cupy-cuda13x")
 FLAGS = (
@@ -59,7 +59,7 @@ def _threads() -> dict[str, Any]:
         return {"count": None, "layer": None}
     from trine.backends import threads  # noqa: PLC0415  numba comes in when it is asked for
 
-    waiting = {name: os.environ[name] for name in WAITING if name in os.environ}
+    waiting = {name: os.environ[name] for name in threads.WAITING if name in os.environ}
     return {"count": threads.get_threads(), "layer": threads.layer(), "waiting": waiting}
 
 

@@ -15,10 +15,11 @@ import numpy as np
 
 from trine.backends import get_backend
 from trine.backends.cases import OpCase, Sample, get
+from trine.backends.cases.check import reference as truth
 from trine.backends.op import OPS
 from trine.bench import limits
 from trine.bench import shapes as named
-from trine.bench.candidates import Candidate, KernelCandidate, PeerCandidate, judge, reference
+from trine.bench.candidates import Candidate, KernelCandidate, PeerCandidate, judge
 from trine.bench.environment import environment, thread_count
 from trine.bench.limits import Roofs
 from trine.bench.peers import Peer, load
@@ -46,6 +47,7 @@ def run(
     vs: Sequence[str] = (),
     models: Sequence[str] = (),
     roofs: Roofs | None = None,
+    reference: bool = True,
     progress: Progress = lambda what: None,
 ) -> Report:
     """Time kernels, references, peers and training steps; return a report.
@@ -53,8 +55,9 @@ def run(
     `shapes` names those to time: "tiny", "typical", "large" (the default is these three), "peers"
     for all frozen shapes of `trine.bench.shapes`, or one of their names. `seconds` is the time for
     each candidate and shape; `vs` names peers ("torch", "jax"); `models` names training steps
-    (`trine.bench.steps.MODELS`). `roofs` replaces the measured limits. Ops without such a shape are
-    left out, with a note.
+    (`trine.bench.steps.MODELS`). `roofs` replaces the measured limits. `reference` says whether the
+    plain bodies of ops are timed beside the kernels. Ops without such a shape are left out, with a
+    note.
 
     Raises ValueError for an unknown op, shape, peer or model, BackendError for a backend or peer
     that cannot run.
@@ -81,7 +84,13 @@ def run(
             notes.append(f"{op} has no timing shape {' or '.join(shapes)}".rstrip() + ": left out.")
         for sample in wanted:
             progress(f"{op}, {sample.label}")
-            results += _time_sample(case, sample, dtype, seed, backends, peers, seconds, found)
+            names = [
+                (backend, kernel)
+                for backend in backends
+                for kernel in _kernel_names(case.op, backend)
+                if reference or kernel != "reference"
+            ]
+            results += _time_sample(case, sample, dtype, seed, names, peers, seconds, found)
     steps = time_models(models, backends, peers, seconds=seconds, progress=progress)
     for row in steps:
         found.judge(row)
@@ -135,20 +144,19 @@ def _kernel_names(op: str, backend: str) -> list[str]:
 
 
 def _time_sample(
-    case: OpCase, sample: Sample, dtype: str, seed: int, backends: Sequence[str],
+    case: OpCase, sample: Sample, dtype: str, seed: int, names: Sequence[tuple[str, str]],
     peers: Sequence[Peer], seconds: float, found: _Limits,
 ) -> list[BenchResult]:  # fmt: skip
-    known = reference(OPS[case.op], sample)
+    known = truth(OPS[case.op], sample)
     candidates: list[Candidate] = [
-        KernelCandidate(get_backend(name), kernel, case, sample, dtype, known)
-        for name in backends
-        for kernel in _kernel_names(case.op, name)
+        KernelCandidate(get_backend(backend), kernel, case, sample, dtype, known)
+        for backend, kernel in names
     ]
     candidates += [PeerCandidate(peer, case, sample, dtype, known) for peer in peers]
     ready = [c for c in candidates if _is_ready(c)]
     time_together(ready, seconds)
     fresh = next(s for s in samples(case, dtype, seed + 1, (sample.label,)))
-    other = reference(OPS[case.op], fresh)
+    other = truth(OPS[case.op], fresh)
     for candidate in ready:
         candidate.recheck(fresh, other)
         found.judge(candidate.result)

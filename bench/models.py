@@ -35,10 +35,14 @@ def rows(width: int, classes: int) -> Callable[[np.random.Generator, int], Batch
     return draw
 
 
-def sequences(rng: np.random.Generator, batch: int) -> Batch:
-    """Draw sequences of 50 steps and what the LSTM shall answer."""
-    x = rng.normal(size=(50, batch, 64)).astype(np.float32)
-    return x, np.tanh(rng.normal(size=(50, batch, 128))).astype(np.float32)
+def sequences(steps: int, inputs: int, units: int) -> Callable[[np.random.Generator, int], Batch]:
+    """Return a function that draws sequences and what a recurrent layer shall answer."""
+
+    def draw(rng: np.random.Generator, batch: int) -> Batch:
+        x = rng.normal(size=(steps, batch, inputs)).astype(np.float32)
+        return x, np.tanh(rng.normal(size=(steps, batch, units))).astype(np.float32)
+
+    return draw
 
 
 def classify(F: Any, model: Any, x: Any, y: Any) -> Any:
@@ -101,8 +105,13 @@ MODELS = {
     ),
     "lstm": Model(
         "LSTM 64 -> 128 over 50 steps, squared error, SGD",
-        (32,), lambda nn: nn.LSTM(64, 128), sequences, lambda optim, p: optim.SGD(p, lr=0.1),
-        follow,
+        (32,), lambda nn: nn.LSTM(64, 128), sequences(50, 64, 128),
+        lambda optim, p: optim.SGD(p, lr=0.1), follow,
+    ),
+    "lstm-long": Model(
+        "LSTM 128 -> 256 over 128 steps, squared error, SGD",
+        (8,), lambda nn: nn.LSTM(128, 256), sequences(128, 128, 256),
+        lambda optim, p: optim.SGD(p, lr=0.1), follow,
     ),
     "alexnet-small": Model(
         "five convolutions and three full layers on 32x32, SGD",

@@ -371,7 +371,7 @@ def bench(
     model: Annotated[
         list[str] | None,
         typer.Option(
-            help="Time training steps: lenet5, mlp, mlp-small, lstm or alexnet-small. Repeatable."
+            help="Time training steps: lenet5, mlp, mlp-small, lstm, lstm-long or alexnet-small. Repeatable."
         ),
     ] = None,
     json: Annotated[Path | None, typer.Option(help="Write results and environment.")] = None,

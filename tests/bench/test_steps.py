@@ -44,7 +44,7 @@ def test_torch_does_the_same_steps(name):
 def test_the_stated_sizes():
     assert {n: m.batches for n, m in MODELS.items()} == {
         "lenet5": (32, 128, 512), "mlp": (128,), "mlp-small": (64,), "lstm": (32,),
-        "alexnet-small": (64,),
+        "lstm-long": (8,), "alexnet-small": (64,),
     }  # fmt: skip
     network = MODELS["alexnet-small"].build(nn)
     kinds = [type(m).__name__ for m in network]
