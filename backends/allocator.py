@@ -90,13 +90,12 @@ class PoolAllocator:
         size = _class_size(nbytes)
         with self._lock:
             free = self._free[size]
-            raw = free.pop() if free else None
-        fresh = 0
-        if raw is None:
-            block = np.empty(size, np.uint8)
-            raw, fresh = (block, block.ctypes.data), size
-        with self._lock:
-            self.held_bytes += fresh
+            if free:
+                raw = free.pop()
+            else:
+                block = np.empty(size, np.uint8)
+                raw = block, block.ctypes.data
+                self.held_bytes += size
             self.used_bytes += size
             self.peak_bytes = max(self.peak_bytes, self.used_bytes)
             self._live[raw[1]] = (size, label)

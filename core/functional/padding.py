@@ -77,6 +77,10 @@ def whole_numbers(items: Any) -> tuple[int, ...]:
 
 def pair(op: str, name: str, value: int | Sequence[int], least: int) -> Pair:
     """Return a number or two as a pair (height, width); raises unless all are >= `least`."""
+    if type(value) is tuple and len(value) == 2:  # as layers keep it: each step comes this way
+        a, b = value
+        if type(a) is int and type(b) is int and a >= least and b >= least:
+            return value
     numbers = whole_numbers(value) or whole_numbers((value, value))
     if len(numbers) != 2 or min(numbers) < least:
         raise ValueError(
