@@ -18,7 +18,7 @@ import numpy as np
 import typer
 
 from trine import bench
-from trine.atomic import write_text
+from trine.atomic import make_folder, write_text
 from trine.backends import get_backend
 from trine.backends.cases import Sample
 from trine.backends.cases.check import preferring, reference
@@ -227,6 +227,8 @@ def main(
 ) -> None:
     """Time every work of the table against PyTorch and write the tables."""
     restart()
+    for file in (out, json):
+        make_folder(file.parent)
     kernels, steps = [], []
     for number, (a, b) in enumerate(runs(count, seconds), 1):
         bench.write_json(a, json.with_name(f"{json.name}-kernels-{number}.json"))

@@ -21,7 +21,7 @@ import typer
 import trine
 import trine.functional as F
 from trine import data, nn, optim
-from trine.atomic import write_text
+from trine.atomic import make_folder, write_text
 from trine.kernels import registry
 
 OPS = ("conv2d", "conv2d_input_grad")
@@ -118,6 +118,7 @@ def main(
     epochs: Annotated[int, typer.Option(min=1, help="Epochs of each run.")] = 6,
 ) -> None:
     """Train two nets by direct and Winograd convolution and compare their losses with float64's."""
+    make_folder(out.parent)
     trine.use("numba")
     lines = study(epochs)
     head = [
