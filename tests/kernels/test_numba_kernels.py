@@ -209,6 +209,7 @@ def norms() -> Iterator[Call]:
         for n, c, length in BATCHES:
             x = _far(centre, n, c, length)
             yield from _normalised("batch_norm", x, x.mean(axis=(0, 2)), x.var(axis=(0, 2)), {})
+            yield from _evaluated(x)
         for shape in ROWS:
             x = _far(centre, *shape)
             yield from _normalised("layer_norm", x, x.mean(1), 1 / np.sqrt(x.var(1) + 1e-5), {})
@@ -225,6 +226,20 @@ def norms() -> Iterator[Call]:
             x = _normal(1, *shape)
             x.flat[5] = bad
             yield Call(op, [x, None, None], {"eps": 1e-5, **choice}, f"{shape}{bad}")
+            if op == "batch_norm":
+                yield from _evaluated(x)
+
+
+def _evaluated(x: Any) -> Iterator[Call]:
+    c = x.shape[1]
+    weight, bias, mean, var = (_normal(i, c) for i in (5, 6, 7, 8))
+    for w, b in ((weight, bias), (None, None)):
+        note = f"{x.shape}{x.flat[5] > 9}{np.isnan(x).any()}{w is None}"
+        near = mean + np.round(x.flat[0]) if np.isfinite(x).all() else mean
+        moments = [a.astype(np.float32).astype(np.float64) for a in (near, var * var)]
+        yield Call("batch_norm_eval", [x, w, b, *moments], {"eps": 1e-5}, note)
+        arrays = [_normal(9, *x.shape), x, w, *moments]
+        yield Call("batch_norm_eval_backward", arrays, {"eps": 1e-5}, note)
 
 
 def _far(centre: float, *shape: int) -> Any:
