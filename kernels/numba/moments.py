@@ -1,9 +1,9 @@
 """Means, spreads and gradients of normalised runs: what batch, layer and group norm share.
 
 A run is taken in pieces that stay in the first cache. Differences are taken from the mean of what
-came before, in the first piece from that of its beginning, and anew from the mean where this was far
-from it: so a mean far from zero costs no digits, and long runs are read once. What is known of pieces
-is joined in float64. Runs are given by their address and their number of elements.
+came before, in the first piece from that of its beginning: so a mean far from zero costs no digits,
+and long runs are read once. What is known of pieces is joined in float64. Runs are given by their
+address and their number of elements.
 """
 
 from __future__ import annotations
@@ -24,9 +24,11 @@ PIECE = 2048
 GRAIN = 65536
 """Elements below which starting threads costs more than it saves."""
 LEAD = 64
-"""Elements at the beginning whose mean the first differences are taken from."""
-FAR = 8
-"""Variances above which the square of a centre's distance from the mean costs too many digits."""
+"""Elements at the beginning whose mean the first differences are taken from.
+
+The square of its distance from the piece's mean is at most PIECE / LEAD variances: that bounds the
+digits lost, whatever the numbers are.
+"""
 
 PAIR = types.UniTuple(types.float64, 2)
 
@@ -163,13 +165,8 @@ def add_run(like: Any, itemsize: int, found: Any, x: int, count: int) -> Any:
             lead = min(size, LEAD)
             centre = rounded(like, run_sums(like, place, rounded(like, 0.0), lead)[0] / lead)
             origin = np.float64(centre)
-        share = 1.0 / size
         total, squares = run_sums(like, place, centre, size)
-        rest = total * share
-        if rest * rest > FAR * (squares * share - rest * rest):
-            centre = rounded(like, centre + rest)
-            total, squares = run_sums(like, place, centre, size)
-            rest = total * share
+        rest = total * (1.0 / size)
         own = (np.float64(size), (centre - origin) + rest, squares - rest * total)
         joined = join((found[0], found[1], found[2]), own)
         found = (joined[0], joined[1], joined[2], origin)
