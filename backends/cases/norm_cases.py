@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from trine.backends.cases.case import OpCase, Rng, Sample, register
+from trine.backends.cases.case import OpCase, Rng, Sample, Samples, register
 from trine.dtypes import DType
 
 EPS = {"eps": 1e-5}
@@ -49,6 +49,46 @@ def _forward(calls: Shapes) -> Callable[[Rng, DType], list[Sample]]:
     return samples
 
 
+def _given(rng: Rng, dtype: DType, shape: tuple[int, ...]) -> tuple[Any, Any]:
+    """Return a mean and a variance for each channel that are not those of the batch."""
+    return _draw(rng, dtype, shape[1:2]), rng.uniform(0.1, 2, shape[1:2]).astype(dtype)
+
+
+def _evaluated(backward: bool, shapes: tuple[tuple[int, ...], ...]) -> Samples:
+    def samples(rng: Rng, dtype: DType) -> list[Sample]:
+        found = []
+        for shape in shapes:
+            for weighted in (True, False):
+                affine = [_draw(rng, dtype, shape[1:2]) if weighted else None for _ in range(2)]
+                x = _draw(rng, dtype, shape, 0.5)
+                arrays = (x, *affine, *_given(rng, dtype, shape))
+                if backward:
+                    arrays = (_draw(rng, dtype, shape), x, affine[0], *_given(rng, dtype, shape))
+                found.append(Sample(f"{shape} {'' if weighted else 'plain'}".strip(), arrays, EPS))
+        faulty = _draw(rng, dtype, (4, 3, 5))
+        faulty.flat[:2] = np.nan, np.inf
+        arrays = (faulty, None, None, *_given(rng, dtype, (4, 3, 5)))
+        if backward:
+            arrays = (_draw(rng, dtype, (4, 3, 5)), faulty, None, *_given(rng, dtype, (4, 3, 5)))
+        return [*found, Sample("NaN and Inf", arrays, EPS)]
+
+    return samples
+
+
+IMAGES = {"tiny": (8, 6, 144), "typical": (32, 64, 784), "large": (64, 256, 784)}
+
+
+def _evaluated_timed(backward: bool) -> Samples:
+    def samples(rng: Rng, dtype: DType) -> list[Sample]:
+        found = []
+        for label, shape in IMAGES.items():
+            sample = _evaluated(backward, (shape,))(rng, dtype)[0]
+            found.append(Sample(label, sample.args, sample.attrs))
+        return found
+
+    return samples
+
+
 def _statistics(x: Any, op: str, attrs: dict[str, Any]) -> tuple[Any, Any]:
     """Return what the forward op hands to its gradient: mean, and variance or 1 / deviation."""
     x = x.astype(np.float64)
@@ -85,12 +125,11 @@ def _backward(op: str, calls: Shapes) -> Callable[[Rng, DType], list[Sample]]:
 
 
 def _timed(op: str, backward: bool) -> Callable[[Rng, DType], list[Sample]]:
-    images = (("tiny", (8, 6, 144)), ("typical", (32, 64, 784)), ("large", (64, 256, 784)))
     rows = (("tiny", (64, 32)), ("typical", (1024, 768)), ("large", (16384, 1024)))
 
     def samples(rng: Rng, dtype: DType) -> list[Sample]:
         found = []
-        for label, shape in rows if op == "layer_norm" else images:
+        for label, shape in rows if op == "layer_norm" else IMAGES.items():
             attrs = {**EPS, "groups": 2} if op == "group_norm" else EPS
             if backward:
                 arrays, attrs = _backward_call(rng, dtype, op, shape, attrs, True)
@@ -129,3 +168,22 @@ for _op, _calls in (
             lambda sample: 11 * int(sample.args[0].size),
         )
     )
+
+register(
+    OpCase(
+        "batch_norm_eval",
+        _evaluated(False, (*BATCH, (0, 3, 4))),
+        "normalise",
+        _evaluated_timed(False),
+        lambda sample: 2 * int(sample.args[0].size),
+    )
+)
+register(
+    OpCase(
+        "batch_norm_eval_backward",
+        _evaluated(True, (*BATCH, (0, 3, 4))),
+        "normalise",
+        _evaluated_timed(True),
+        lambda sample: 5 * int(sample.args[0].size),
+    )
+)

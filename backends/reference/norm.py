@@ -19,6 +19,10 @@ def _batch_norm_outputs(x: Array, *_: Any, **__: Any) -> Outputs:
     return {"out": (x.shape, x.dtype), "mean": (channels, x.dtype), "var": (channels, x.dtype)}
 
 
+def _like_x(x: Array, *_: Any, **__: Any) -> Outputs:
+    return {"out": (x.shape, x.dtype)}
+
+
 def _layer_norm_outputs(x: Array, *_: Any, **__: Any) -> Outputs:
     rows = (x.shape[0],)
     return {"out": (x.shape, x.dtype), "mean": (rows, x.dtype), "rstd": (rows, x.dtype)}
@@ -95,6 +99,41 @@ class NormOps:
         grad = _scale_and_shift(grad_out, weight, None)
         n = x.shape[0] * x.shape[2]
         return _input_gradient(grad, x_hat, rstd, (0, 2), n), grad_weight, grad_bias
+
+    @op(outputs=_like_x)
+    def batch_norm_eval(
+        self,
+        x: Array,
+        weight: Array | None,
+        bias: Array | None,
+        mean: Array,
+        var: Array,
+        *,
+        eps: float,
+    ) -> Array:
+        """y = (x - mean_c) / sqrt(var_c + eps) weight_c + bias_c with moments that are given.
+
+        x: (N, C, L), all others (C,) -> out: (N, C, L).
+        """
+        x_hat = (x - mean[:, None]) * self._rstd(var, eps)[:, None]
+        return _scale_and_shift(x_hat, weight, bias)
+
+    @op(outputs=_backward_outputs)
+    def batch_norm_eval_backward(
+        self,
+        grad_out: Array,
+        x: Array,
+        weight: Array | None,
+        mean: Array,
+        var: Array,
+        *,
+        eps: float,
+    ) -> tuple[Array, Array, Array]:
+        """Gradients of `batch_norm_eval` by x, weight and bias; mean and var are constants."""
+        rstd = self._rstd(var, eps)[:, None]
+        grad_weight = (grad_out * ((x - mean[:, None]) * rstd)).sum(axis=(0, 2))
+        grad = _scale_and_shift(grad_out, weight, None)
+        return grad * rstd, grad_weight, grad_out.sum(axis=(0, 2))
 
     @op(outputs=_layer_norm_outputs)
     def layer_norm(

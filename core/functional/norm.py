@@ -50,6 +50,41 @@ def _batch_norm_composed(
     return out, mean.flatten(), var.flatten()
 
 
+def _batch_norm_eval(
+    be: Backend,
+    x: Array,
+    weight: Array | None,
+    bias: Array | None,
+    mean: Array,
+    var: Array,
+    *,
+    eps: float,
+) -> tuple[Array, Saved]:
+    return be.batch_norm_eval(x, weight, bias, mean, var, eps=eps), (x, weight, mean, var)
+
+
+def _batch_norm_eval_backward(
+    be: Backend, saved: Saved, grads: Saved, needs: Saved, *, eps: float
+) -> Saved:
+    # Running statistics are constants, as in PyTorch.
+    grad_x, grad_weight, grad_bias = be.batch_norm_eval_backward(grads[0], *saved, eps=eps)
+    return grad_x, grad_weight, grad_bias, None, None
+
+
+def _batch_norm_eval_composed(
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    mean: Tensor,
+    var: Tensor,
+    *,
+    eps: float,
+) -> Tensor:
+    rstd = 1 / (var.detach() + eps).sqrt()
+    scale = rstd if weight is None else rstd * weight
+    return _affine(x - _over_channels(mean.detach(), x.ndim), scale, bias)
+
+
 def _layer_norm(
     be: Backend, x: Array, weight: Array | None, bias: Array | None, *, eps: float
 ) -> tuple[Array, Saved]:
@@ -98,6 +133,13 @@ def _group_norm_composed(
 BATCH_NORM = define(
     "batch_norm", _batch_norm, _batch_norm_backward, keeps=(0, 1), composed=_batch_norm_composed
 )
+BATCH_NORM_EVAL = define(
+    "batch_norm_eval",
+    _batch_norm_eval,
+    _batch_norm_eval_backward,
+    keeps=(0, 1, 3, 4),
+    composed=_batch_norm_eval_composed,
+)
 LAYER_NORM = define(
     "layer_norm", _layer_norm, _layer_norm_backward, keeps=(0, 1), composed=_layer_norm_composed
 )
@@ -137,9 +179,10 @@ def batch_norm(
                 f"[{op}] expected running_mean and running_var in evaluation, got None. Pass them, or "
                 "training=True."
             )
-        rstd = 1 / (running_var + eps).sqrt()
-        scale = rstd if weight is None else rstd * weight
-        return _affine(input - _over_channels(running_mean, input.ndim), scale, bias)
+        x = input.reshape(*input.shape[:2], math.prod(input.shape[2:]))
+        moments = running_mean.detach(), running_var.detach()
+        evaluated: Tensor = apply(BATCH_NORM_EVAL, x, weight, bias, *moments, eps=float(eps))
+        return evaluated.reshape(input.shape)
     n, c = input.shape[:2]
     length = math.prod(input.shape[2:])
     if n * length <= 1:

@@ -7,6 +7,8 @@ from trine.kernels.numba import (  # noqa: F401  each registers its kernels
     conv_grad,
     conv_grad_tiles,
     conv_tiles,
+    cross_entropy,
+    dropout,
     elementwise,
     embedding,
     gemm,

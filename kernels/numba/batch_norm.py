@@ -1,7 +1,7 @@
 """Batch normalisation: a thread owns whole channels, which stay in its cache, plane by plane.
 
-Where planes are short or channels few, the array is a matrix (N, C L) whose columns get their
-moments first; rows are read in order then, and threads share them.
+Inputs (N, C) without further axes are matrices whose columns get their moments; a thread then owns
+a strip of neighbouring columns, and where there are few of these a part of its rows.
 """
 
 from __future__ import annotations
@@ -11,248 +11,389 @@ from typing import Any
 import numpy as np
 from numba import prange
 
-from trine.dtypes import Array
-from trine.kernels.numba.jit import FAST, FAST_SUM, helper, parallel
+from trine.dtypes import Array, float64
+from trine.kernels.numba.jit import FAST, helper, parallel, scratch
 from trine.kernels.numba.moments import (
     GRAIN,
-    PIECE,
-    affine,
-    centre_of,
+    add_gradients,
+    add_run,
+    gradient_line,
     inverse_root,
-    join,
-    minus,
-    piece_moments,
-    plain_mean,
-    times,
+    line,
+    plain_sum,
+    rounded,
+)
+from trine.kernels.numba.simd import VECTOR_BYTES, address
+from trine.kernels.numba.strips import (
+    VECTORS,
+    strip_gradient_lines,
+    strip_gradient_sums,
+    strip_lines,
+    strip_sums,
+    strip_width,
 )
 from trine.kernels.registry import kernel
 
 SHARES = 16
-"""Parts of rows, blocks of columns or channels that threads can share."""
-LONG = 64
-"""Planes from this length on are read as vectors of their own."""
-COLUMNS = 1024
-"""Columns of a block."""
-ROWS = 32
+"""Parts of rows by strips of columns that threads can share."""
+ROWS = 128
 """Rows whose differences are added in the array's own dtype."""
+LEAD_ROWS = 16
+"""Rows whose mean the first differences are taken from."""
 
 
-def _by_planes(x: Array) -> bool:
-    return bool(x.shape[1] >= SHARES and x.shape[2] >= LONG)
-
-
-@helper
-def _channel_mean(x: Array, c: int) -> Any:
-    total = 0.0
-    for image in range(x.shape[0]):
-        total += plain_mean(x[image, c])
-    return total / x.shape[0]
+# --- planes -------------------------------------------------------------------------------------
 
 
 @helper
-def _line(
-    x: Array,
-    weight: Array,
-    bias: Array,
-    eps: float,
-    c: int,
-    exact: float,
-    spread: float,
-    mean: Array,
-    var: Array,
-) -> Any:
-    """Fill mean and variance of a channel; return centre, scale and shift of its straight line."""
-    dtype = x.dtype.type
-    count = np.float64(x.shape[0] * x.shape[2])
-    mean[c] = exact if exact == exact else _channel_mean(x, c)  # noqa: PLR0124
-    var[c] = spread / count
-    centre = dtype(exact)
-    scale = dtype(weight[c] * inverse_root(spread, count, eps))
-    return centre, scale, bias[c] - dtype(exact - centre) * scale
-
-
-@helper(fastmath=FAST_SUM)
-def _channel(
-    x: Array, weight: Array, bias: Array, eps: float, c: int, out: Array, mean: Array, var: Array
-) -> None:
-    """Normalise one channel of x (N, C, L)."""
-    dtype = x.dtype.type
-    found = (0.0, 0.0, 0.0)
-    for image in range(x.shape[0]):
-        for start in range(0, x.shape[2], PIECE):
-            end = min(start + PIECE, x.shape[2])
-            pivot = x[image, c, start]
-            total, squares = dtype(0), dtype(0)
-            for j in range(start, end):
-                total += minus(x[image, c, j], pivot)
-            centre = centre_of(x, pivot, total, end - start)
-            total = dtype(0)
-            for j in range(start, end):
-                d = minus(x[image, c, j], centre)
-                total += d
-                squares += d * d
-            found = join(found, piece_moments(end - start, centre, total, squares))
-    exact, spread = found[1], found[2]
-    centre, scale, shift = _line(x, weight, bias, eps, c, exact, spread, mean, var)
-    for image in range(x.shape[0]):
-        for j in range(x.shape[2]):
-            out[image, c, j] = affine(x[image, c, j], centre, scale, shift)
+def _normalise_channel(
+    x: Array, weight: Array, bias: Array, eps: float, is_given: bool, c: int, out: Array,
+    mean: Array, var: Array,
+) -> None:  # fmt: skip
+    """Normalise one channel of x (N, C, L); the last planes read are the first to be written."""
+    like, itemsize = x.dtype.type(0), x.itemsize
+    images, channels, length = x.shape
+    step, start = channels * length * itemsize, c * length * itemsize
+    source, target = address(x) + start, address(out) + start
+    if not is_given:
+        found = (0.0, 0.0, 0.0, 0.0)
+        for image in range(images):
+            found = add_run(like, itemsize, found, source + image * step, length)
+        count, offset, spread, origin = found
+        mean[c], var[c] = origin + offset, spread / count
+    centre = mean[c]
+    shift = np.float64(bias[c])
+    scale = weight[c] * inverse_root(np.float64(var[c]), 1.0, eps)
+    if not is_given:
+        scale = weight[c] * inverse_root(spread, count, eps)
+        shift -= (offset - (centre - origin)) * scale
+        if offset != offset:  # noqa: PLR0124
+            total = 0.0
+            for image in range(images):
+                total += plain_sum(like, itemsize, source + image * step, length)
+            mean[c] = total / count
+    for image in range(images - 1, -1, -1):
+        at = image * step
+        line(
+            like, source + at, centre, rounded(like, scale), rounded(like, shift), length,
+            target + at,
+        )  # fmt: skip
 
 
 @parallel(grain=GRAIN)
 def _planes(
-    x: Array, weight: Array, bias: Array, eps: float, out: Array, mean: Array, var: Array
-) -> None:
+    x: Array, weight: Array, bias: Array, eps: float, is_given: bool, out: Array, mean: Array,
+    var: Array,
+) -> None:  # fmt: skip
     for c in prange(x.shape[1]):
-        _channel(x, weight, bias, eps, np.int64(c), out, mean, var)
+        _normalise_channel(x, weight, bias, eps, is_given, np.int64(c), out, mean, var)
 
 
 @helper
-def _block(x: Array, item: int, parts: int) -> Any:
-    """Return the part, its first and last row and the first and last column of a block."""
-    part, block = divmod(np.int64(item), (x.shape[1] + COLUMNS - 1) // COLUMNS)
-    first, last = part * x.shape[0] // parts, (part + 1) * x.shape[0] // parts
-    return part, first, last, block * COLUMNS, min((block + 1) * COLUMNS, x.shape[1])
+def _coefficients(
+    weight: float, var: float, eps: float, count: int, total: float, product: float
+) -> Any:
+    """Return scale, slope and shift: grad_x = grad_out scale + (x - mean) slope + shift."""
+    rstd = inverse_root(var, 1.0, eps)
+    scale = weight * rstd
+    return scale, -scale * rstd * rstd * product / count, -scale * total / count
+
+
+@helper
+def _gradient_of_channel(
+    grad_out: Array, x: Array, weight: Array, mean: Array, var: Array, eps: float,
+    is_given: bool, c: int, grad_x: Array, grad_weight: Array, grad_bias: Array,
+) -> None:  # fmt: skip
+    like, itemsize = x.dtype.type(0), x.itemsize
+    images, channels, length = x.shape
+    step, start = channels * length * itemsize, c * length * itemsize
+    source, errors, target = address(x) + start, address(grad_out) + start, address(grad_x) + start
+    sums = (0.0, 0.0)
+    for image in range(images):
+        at = image * step
+        sums = add_gradients(like, itemsize, sums, errors + at, source + at, mean[c], length)
+    variance = np.float64(var[c])
+    grad_weight[c] = sums[1] * inverse_root(variance, 1.0, eps)
+    grad_bias[c] = sums[0]
+    scale, slope, shift = _coefficients(
+        np.float64(weight[c]), variance, eps, images * length, sums[0], sums[1]
+    )
+    factor, none = rounded(like, scale), rounded(like, 0.0)
+    for image in range(images - 1, -1, -1):
+        at = image * step
+        if is_given:
+            line(like, errors + at, none, factor, none, length, target + at)
+        else:
+            gradient_line(
+                like, errors + at, source + at, mean[c], factor, rounded(like, slope),
+                rounded(like, shift), length, target + at,
+            )  # fmt: skip
+
+
+@parallel(grain=GRAIN)
+def _planes_backward(
+    grad_out: Array, x: Array, weight: Array, mean: Array, var: Array, eps: float,
+    is_given: bool, grad_x: Array, grad_weight: Array, grad_bias: Array,
+) -> None:  # fmt: skip
+    for c in prange(x.shape[1]):
+        _gradient_of_channel(
+            grad_out, x, weight, mean, var, eps, is_given, np.int64(c), grad_x, grad_weight,
+            grad_bias,
+        )  # fmt: skip
+
+
+# --- columns ------------------------------------------------------------------------------------
+
+
+@helper
+def _block(item: int, parts: int, x: Array) -> Any:
+    """Return first and last row of a block, and the first column and the columns of its strip."""
+    part, strip = item % parts, item // parts
+    low = strip * strip_width(x.itemsize)
+    columns = min(strip_width(x.itemsize), x.shape[1] - low)
+    return part * x.shape[0] // parts, (part + 1) * x.shape[0] // parts, low, columns
 
 
 @helper(fastmath=FAST)
-def _add_row(x: Array, centre: Array, total: Array) -> None:
-    for j in range(total.size):
-        total[j] += x[j] - centre[j]
-
-
-@helper(fastmath=FAST)
-def _add_squares(x: Array, centre: Array, total: Array, squares: Array) -> None:
-    for j in range(total.size):
-        d = x[j] - centre[j]
-        total[j] += d
-        squares[j] += d * d
-
-
-@helper(fastmath=FAST)
-def _join_columns(
-    count: float, mean: Array, spread: Array, n: float, means: Array, spreads: Array
-) -> None:
-    """Join to the moments of `count` rows those of n more."""
+def _join_columns(count: float, moments: Array, n: float, more: Array) -> None:
+    """Join to the moments (means, sums of squares from them) of `count` rows those of n more."""
     share = n / (count + n)
-    for j in range(mean.size):
-        delta = means[j] - mean[j]
-        mean[j] += delta * share
-        spread[j] += spreads[j] + delta * delta * (count * share)
+    for j in range(moments.shape[1]):
+        delta = more[0, j] - moments[0, j]
+        moments[0, j] += delta * share
+        moments[1, j] += more[1, j] + delta * delta * (count * share)
 
 
 @helper(fastmath=FAST)
-def _tile_moments(
-    n: float, centre: Array, total: Array, squares: Array, mean: Array, spread: Array
-) -> None:
+def _take_moments(n: float, table: Array, moments: Array) -> None:
     """Turn sums of differences from a centre, and of their squares, into moments."""
-    for j in range(mean.size):
-        rest = np.float64(total[j]) / n
-        mean[j] = centre[j] + rest
-        spread[j] = np.float64(squares[j]) - rest * rest * n
+    for j in range(moments.shape[1]):
+        rest = table[1, j] / n
+        moments[0, j] = table[0, j] + rest
+        moments[1, j] = table[2, j] - rest * table[1, j]
 
 
 @helper
-def _column_moments(
-    x: Array, first: int, last: int, low: int, high: int, mean: Array, spread: Array
+def _block_moments(
+    x: Array, item: int, parts: int, table: Array, more: Array, moments: Array
 ) -> None:
-    """Fill the means, and the sums of squares from them, of columns low to high in some rows."""
-    mean[:] = 0
-    spread[:] = 0
-    sums = np.empty((3, high - low), x.dtype)
-    centre, total, squares = sums[0], sums[1], sums[2]
-    tile = np.empty((2, high - low))
+    """Fill the moments (2, width) of the columns of a block."""
+    like, itemsize, step = x.dtype.type(0), x.itemsize, x.shape[1]
+    first, last, low, columns = _block(item, parts, x)
+    moments[:] = 0
+    table[0] = 0
+    lead = min(last - first, LEAD_ROWS)
+    place = address(x) + (first * step + low) * itemsize
+    strip_sums(like, place, step, lead, columns, address(table))
+    _take_moments(np.float64(lead), table, more)
+    table[0] = more[0]
     for start in range(first, last, ROWS):
-        end = min(start + ROWS, last)
-        n = np.float64(end - start)
-        pivot = x[start, low:high]
-        total[:] = 0
-        for i in range(start, end):
-            _add_row(x[i, low:high], pivot, total)
-        for j in range(mean.size):
-            centre[j] = pivot[j] + x.dtype.type(total[j] / n)
-        total[:] = 0
-        squares[:] = 0
-        for i in range(start, end):
-            _add_squares(x[i, low:high], centre, total, squares)
-        _tile_moments(n, centre, total, squares, tile[0], tile[1])
-        _join_columns(np.float64(start - first), mean, spread, n, tile[0], tile[1])
+        rows = min(ROWS, last - start)
+        place = address(x) + (start * step + low) * itemsize
+        strip_sums(like, place, step, rows, columns, address(table))
+        _take_moments(np.float64(rows), table, more)
+        _join_columns(np.float64(start - first), moments, np.float64(rows), more)
+        table[0] = moments[0]
 
 
 @helper
-def _about(spread: float, n: int, own: float, mean: float) -> Any:
-    """Return a column's sum of squares from the mean of its channel."""
-    return spread + n * ((own - mean) * (own - mean))
+def _plain_mean(x: Array, c: int) -> float:
+    """Return the mean of a column, which may be Inf where differences from it are NaN."""
+    total = 0.0
+    for i in range(x.shape[0]):
+        total += x[i, c]
+    return total / x.shape[0]
 
 
-@helper(fastmath=FAST_SUM)
-def _join_channel(n: int, means: Array, spreads: Array) -> Any:
-    """Return the mean and the sum of squares of a channel whose columns have n elements each."""
-    total, spread = 0.0, 0.0
-    for j in range(means.size):
-        total += means[j]
-    mean = total / means.size
-    for j in range(means.size):
-        spread += _about(spreads[j], n, means[j], mean)
-    return mean, spread
-
-
-@helper(fastmath=FAST)
-def _normalise_row(x: Array, centre: Array, scale: Array, shift: Array, out: Array) -> None:
-    for j in range(out.size):
-        out[j] = (x[j] - centre[j]) * scale[j] + shift[j]
+@helper
+def _normalise_block(
+    x: Array, weight: Array, bias: Array, eps: float, is_given: bool, item: int, found: Array,
+    table: Array, moments: Array, out: Array, mean: Array, var: Array,
+) -> None:  # fmt: skip
+    """Normalise a block by what was found (strips, parts, 2, width) for the parts of its columns."""
+    n, parts = np.float64(x.shape[0]), found.shape[1]
+    first, last, low, columns = _block(item, parts, x)
+    if not is_given:
+        moments[:] = 0
+        for part in range(parts):
+            before = part * x.shape[0] // parts
+            rows = (part + 1) * x.shape[0] // parts - before
+            _join_columns(np.float64(before), moments, np.float64(rows), found[item // parts, part])
+    for j in range(columns):
+        c = low + j
+        exact, spread, count = np.float64(mean[c]), np.float64(var[c]), 1.0
+        if not is_given:
+            exact, spread, count = moments[0, j], moments[1, j], n
+        scale = weight[c] * inverse_root(spread, count, eps)
+        table[0, j] = exact
+        table[1, j] = scale
+        table[2, j] = bias[c] - (exact - table[0, j]) * scale
+        if not is_given and first == 0:
+            mean[c] = exact if exact == exact else _plain_mean(x, c)  # noqa: PLR0124
+            var[c] = spread / n
+    at = (first * x.shape[1] + low) * x.itemsize
+    strip_lines(
+        x.dtype.type(0), address(x) + at, x.shape[1], last - first, columns, address(table),
+        address(out) + at,
+    )  # fmt: skip
 
 
 @parallel(grain=GRAIN)
 def _columns(
-    x: Array,
-    weight: Array,
-    bias: Array,
-    eps: float,
-    items: int,
-    found: Array,
-    table: Array,
-    out: Array,
-    mean: Array,
-    var: Array,
-) -> None:
-    """Normalise columns of x (N, C, L); found: (2, parts, columns), table: (3, columns)."""
-    n, channels, length = x.shape
-    parts, width = found.shape[1:]
-    rows, results = x.reshape(n, width), out.reshape(n, width)
-    for item in prange(items):
-        part, first, last, low, high = _block(rows, item, parts)
-        own = found[0, part, low:high], found[1, part, low:high]
-        _column_moments(rows, first, last, low, high, own[0], own[1])
-    for channel in prange(channels):
-        c = np.int64(channel)
-        low, high = c * length, (c + 1) * length
-        means, spreads = found[0, 0, low:high], found[1, 0, low:high]
-        for p in range(1, parts):
-            before, count = p * n // parts, (p + 1) * n // parts
-            _join_columns(
-                np.float64(before), means, spreads,
-                np.float64(count - before), found[0, p, low:high], found[1, p, low:high],
+    x: Array, weight: Array, bias: Array, eps: float, is_given: bool, items: int, found: Array,
+    out: Array, mean: Array, var: Array,
+) -> None:  # fmt: skip
+    """Normalise the columns of x (N, C) by blocks."""
+    parts, width = found.shape[1], found.shape[3]
+    if not is_given:
+        for block in prange(items):
+            item = np.int64(block)
+            _block_moments(
+                x, item, parts, np.empty((3, width), x.dtype), np.empty((2, width)),
+                found[item // parts, item % parts],
             )  # fmt: skip
-        exact, spread = _join_channel(n, means, spreads)
-        centre, scale, shift = _line(x, weight, bias, eps, c, exact, spread, mean, var)
-        for j in range(low, high):
-            table[0, j] = centre
+    for block in prange(items):
+        _normalise_block(
+            x, weight, bias, eps, is_given, np.int64(block), found,
+            np.empty((3, width), x.dtype), np.empty((2, width)), out, mean, var,
+        )  # fmt: skip
+
+
+@helper
+def _block_gradients(
+    grad_out: Array, x: Array, mean: Array, item: int, parts: int, table: Array, sums: Array
+) -> None:
+    """Fill the sums (2, width) of grad_out and grad_out (x - mean) down the columns of a block."""
+    step = x.shape[1]
+    first, last, low, columns = _block(item, parts, x)
+    sums[:] = 0
+    table[0] = 0
+    table[0, :columns] = mean[low : low + columns]
+    for start in range(first, last, ROWS):
+        at = (start * step + low) * x.itemsize
+        strip_gradient_sums(
+            x.dtype.type(0), address(grad_out) + at, address(x) + at, step,
+            min(ROWS, last - start), columns, address(table),
+        )  # fmt: skip
+        for j in range(columns):
+            sums[0, j] += table[1, j]
+            sums[1, j] += table[2, j]
+
+
+@helper
+def _gradient_of_block(
+    grad_out: Array, x: Array, weight: Array, mean: Array, var: Array, eps: float,
+    is_given: bool, item: int, found: Array, table: Array, grad_x: Array, grad_weight: Array,
+    grad_bias: Array,
+) -> None:  # fmt: skip
+    parts = found.shape[1]
+    first, last, low, columns = _block(item, parts, x)
+    for j in range(columns):
+        c = low + j
+        total, product = 0.0, 0.0
+        for part in range(parts):
+            total += found[item // parts, part, 0, j]
+            product += found[item // parts, part, 1, j]
+        variance = np.float64(var[c])
+        scale, slope, shift = _coefficients(
+            np.float64(weight[c]), variance, eps, x.shape[0], total, product
+        )
+        if first == 0:
+            grad_weight[c] = product * inverse_root(variance, 1.0, eps)
+            grad_bias[c] = total
+        if is_given:
+            table[0, j] = 0
             table[1, j] = scale
-            table[2, j] = shift
-    for i in prange(n):
-        _normalise_row(rows[i], table[0], table[1], table[2], results[i])
+            table[2, j] = 0
+        else:
+            table[0, j] = scale
+            table[1, j] = mean[c]
+            table[2, j] = slope
+            table[3, j] = shift
+    at, step, like = (first * x.shape[1] + low) * x.itemsize, x.shape[1], x.dtype.type(0)
+    errors, target = address(grad_out) + at, address(grad_x) + at
+    if is_given:
+        strip_lines(like, errors, step, last - first, columns, address(table), target)
+    else:
+        strip_gradient_lines(
+            like, errors, address(x) + at, step, last - first, columns, address(table), target
+        )
 
 
-def _work(x: Array, constants: int) -> tuple[int, Array, Array]:
-    """Return how many parts of rows by blocks of columns there are, and space for sums and columns.
+@parallel(grain=GRAIN)
+def _columns_backward(
+    grad_out: Array, x: Array, weight: Array, mean: Array, var: Array, eps: float,
+    is_given: bool, items: int, found: Array, grad_x: Array, grad_weight: Array, grad_bias: Array,
+) -> None:  # fmt: skip
+    parts, width = found.shape[1], found.shape[3]
+    for block in prange(items):
+        item = np.int64(block)
+        _block_gradients(
+            grad_out, x, mean, item, parts, np.empty((3, width), x.dtype),
+            found[item // parts, item % parts],
+        )  # fmt: skip
+    for block in prange(items):
+        _gradient_of_block(
+            grad_out, x, weight, mean, var, eps, is_given, np.int64(block), found,
+            np.empty((4, width), x.dtype), grad_x, grad_weight, grad_bias,
+        )  # fmt: skip
+
+
+# --- the kernels --------------------------------------------------------------------------------
+
+
+def _blocks(x: Array) -> tuple[int, Array]:
+    """Return how many blocks a matrix has, and room for two sums for each column of each.
 
     It is a rule of the shape alone, so that sums do not depend on the number of threads.
     """
-    width = x.shape[1] * x.shape[2]
-    blocks = -(-width // COLUMNS)
-    parts = max(1, min(SHARES // blocks, x.shape[0] // ROWS))
-    return parts * blocks, np.empty((2, parts, width)), np.empty((constants, width), x.dtype)
+    n, channels = x.shape[:2]
+    width = VECTORS * VECTOR_BYTES // x.itemsize
+    strips = -(-channels // width)
+    parts = max(1, min(SHARES // strips, n // ROWS))
+    size = strips * parts * 2 * width
+    found = scratch("batch_norm", size, float64)[:size].reshape(strips, parts, 2, width)
+    return strips * parts, found
+
+
+def _forward(
+    x: Array, weight: Array | None, bias: Array | None, eps: float, is_given: bool, out: Array,
+    mean: Array, var: Array,
+) -> None:  # fmt: skip
+    n, channels, length = x.shape
+    weight = np.ones(channels, x.dtype) if weight is None else weight
+    bias = np.zeros(channels, x.dtype) if bias is None else bias
+    if x.size == 0:
+        if not is_given:
+            mean[...], var[...] = np.nan, np.nan
+    elif length > 1:
+        _planes(x.size, x, weight, bias, eps, is_given, out, mean, var)
+    else:
+        matrix = (n, channels)
+        _columns(
+            x.size, x.reshape(matrix), weight, bias, eps, is_given, *_blocks(x),
+            out.reshape(matrix), mean, var,
+        )  # fmt: skip
+
+
+def _backward(
+    grad_out: Array, x: Array, weight: Array | None, mean: Array, var: Array, eps: float,
+    is_given: bool, grad_x: Array, grad_weight: Array, grad_bias: Array,
+) -> None:  # fmt: skip
+    n, channels, length = x.shape
+    weight = np.ones(channels, x.dtype) if weight is None else weight
+    if x.size == 0:
+        grad_weight[...], grad_bias[...] = 0, 0
+    elif length > 1:
+        _planes_backward(
+            x.size, grad_out, x, weight, mean, var, eps, is_given, grad_x, grad_weight, grad_bias
+        )
+    else:
+        matrix = (n, channels)
+        _columns_backward(
+            x.size, grad_out.reshape(matrix), x.reshape(matrix), weight, mean, var, eps, is_given,
+            *_blocks(x), grad_x.reshape(matrix), grad_weight, grad_bias,
+        )  # fmt: skip
 
 
 @kernel("batch_norm", backend="numba", name="channels")
@@ -266,152 +407,21 @@ def batch_norm(
     var: Array,
 ) -> None:
     """out = (x - mean_c) / sqrt(var_c + eps) weight_c + bias_c with the moments of a channel."""
-    weight = np.ones(x.shape[1], x.dtype) if weight is None else weight
-    bias = np.zeros(x.shape[1], x.dtype) if bias is None else bias
-    if x.size == 0:
-        mean[...], var[...] = np.nan, np.nan
-    elif _by_planes(x):
-        _planes(x.size, x, weight, bias, eps, out, mean, var)
-    else:
-        _columns(x.size, x, weight, bias, eps, *_work(x, 3), out, mean, var)
+    _forward(x, weight, bias, eps, False, out, mean, var)
 
 
-@helper(fastmath=FAST_SUM)
-def _gradient_of_channel(
-    grad_out: Array,
+@kernel("batch_norm_eval", backend="numba", name="channels")
+def batch_norm_eval(
     x: Array,
-    weight: Array,
+    weight: Array | None,
+    bias: Array | None,
     mean: Array,
     var: Array,
     eps: float,
-    c: int,
-    grad_x: Array,
-    grad_weight: Array,
-    grad_bias: Array,
+    out: Array,
 ) -> None:
-    dtype = x.dtype.type
-    centre = mean[c]
-    all_of_it, products = 0.0, 0.0
-    for image in range(x.shape[0]):
-        for start in range(0, x.shape[2], PIECE):
-            end = min(start + PIECE, x.shape[2])
-            total, product = dtype(0), dtype(0)
-            for j in range(start, end):
-                total += grad_out[image, c, j]
-                product += grad_out[image, c, j] * minus(x[image, c, j], centre)
-            all_of_it += total
-            products += product
-    scale, slope, shift = _coefficients(x, weight, var, eps, c, all_of_it, products)
-    grad_weight[c] = times(products, inverse_root(np.float64(var[c]), 1.0, eps))
-    grad_bias[c] = all_of_it
-    for image in range(x.shape[0]):
-        for j in range(x.shape[2]):
-            linear = affine(x[image, c, j], centre, slope, shift)
-            grad_x[image, c, j] = affine(grad_out[image, c, j], dtype(0), scale, linear)
-
-
-@helper
-def _coefficients(
-    x: Array, weight: Array, var: Array, eps: float, c: int, total: float, product: float
-) -> Any:
-    """Return scale, slope and shift: grad_x = grad_out scale + (x - mean) slope + shift."""
-    dtype = x.dtype.type
-    count = x.shape[0] * x.shape[2]
-    rstd = 1 / np.sqrt(np.float64(var[c]) + eps)
-    scale = weight[c] * rstd
-    return (
-        dtype(scale),
-        dtype(-scale * rstd * rstd * product / count),
-        dtype(-scale * total / count),
-    )
-
-
-@parallel(grain=GRAIN)
-def _planes_backward(
-    grad_out: Array,
-    x: Array,
-    weight: Array,
-    mean: Array,
-    var: Array,
-    eps: float,
-    grad_x: Array,
-    grad_weight: Array,
-    grad_bias: Array,
-) -> None:
-    for c in prange(x.shape[1]):
-        _gradient_of_channel(
-            grad_out, x, weight, mean, var, eps, np.int64(c), grad_x, grad_weight, grad_bias
-        )
-
-
-@helper(fastmath=FAST)
-def _add_gradients(grad_out: Array, x: Array, centre: Array, total: Array, product: Array) -> None:
-    for j in range(total.size):
-        total[j] += grad_out[j]
-        product[j] += grad_out[j] * (x[j] - centre[j])
-
-
-@helper(fastmath=FAST)
-def _gradient_row(
-    grad_out: Array, x: Array, centre: Array, scale: Array, slope: Array, shift: Array, out: Array
-) -> None:
-    for j in range(out.size):
-        out[j] = grad_out[j] * scale[j] + ((x[j] - centre[j]) * slope[j] + shift[j])
-
-
-@parallel(grain=GRAIN)
-def _columns_backward(
-    grad_out: Array,
-    x: Array,
-    weight: Array,
-    mean: Array,
-    var: Array,
-    eps: float,
-    items: int,
-    found: Array,
-    table: Array,
-    grad_x: Array,
-    grad_weight: Array,
-    grad_bias: Array,
-) -> None:
-    """Gradients for columns; found: sums (2, parts, columns), table: (4, columns) with the mean."""
-    n, channels, length = x.shape
-    parts, width = found.shape[1:]
-    rows, errors, results = (
-        x.reshape(n, width),
-        grad_out.reshape(n, width),
-        grad_x.reshape(n, width),
-    )
-    for item in prange(items):
-        part, first, last, low, high = _block(rows, item, parts)
-        totals, products = found[0, part, low:high], found[1, part, low:high]
-        centre = table[0, low:high]
-        sums = np.empty((2, high - low), x.dtype)
-        totals[:] = 0
-        products[:] = 0
-        for start in range(first, last, ROWS):
-            sums[:] = 0
-            for i in range(start, min(start + ROWS, last)):
-                _add_gradients(errors[i, low:high], rows[i, low:high], centre, sums[0], sums[1])
-            for j in range(high - low):
-                totals[j] += sums[0, j]
-                products[j] += sums[1, j]
-    for channel in prange(channels):
-        c = np.int64(channel)
-        total, product = 0.0, 0.0
-        for p in range(parts):
-            for j in range(c * length, (c + 1) * length):
-                total += found[0, p, j]
-                product += found[1, p, j]
-        grad_bias[c] = total
-        grad_weight[c] = product / np.sqrt(np.float64(var[c]) + eps)
-        scale, slope, shift = _coefficients(x, weight, var, eps, c, total, product)
-        for j in range(c * length, (c + 1) * length):
-            table[1, j] = scale
-            table[2, j] = slope
-            table[3, j] = shift
-    for i in prange(n):
-        _gradient_row(errors[i], rows[i], table[0], table[1], table[2], table[3], results[i])
+    """out = (x - mean_c) / sqrt(var_c + eps) weight_c + bias_c with moments that are given."""
+    _forward(x, weight, bias, eps, True, out, mean, var)
 
 
 @kernel("batch_norm_backward", backend="numba", name="channels")
@@ -427,11 +437,20 @@ def batch_norm_backward(
     grad_bias: Array,
 ) -> None:
     """grad_x = w rstd (dy - mean(dy) - x_hat mean(dy x_hat)); the sums are weight's and bias'."""
-    weight = np.ones(x.shape[1], x.dtype) if weight is None else weight
-    arrays = (grad_out, x, weight, mean, var, eps)
-    if _by_planes(x):
-        _planes_backward(x.size, *arrays, grad_x, grad_weight, grad_bias)
-    else:
-        items, found, table = _work(x, 4)
-        table[0] = np.repeat(mean, x.shape[2])
-        _columns_backward(x.size, *arrays, items, found, table, grad_x, grad_weight, grad_bias)
+    _backward(grad_out, x, weight, mean, var, eps, False, grad_x, grad_weight, grad_bias)
+
+
+@kernel("batch_norm_eval_backward", backend="numba", name="channels")
+def batch_norm_eval_backward(
+    grad_out: Array,
+    x: Array,
+    weight: Array | None,
+    mean: Array,
+    var: Array,
+    eps: float,
+    grad_x: Array,
+    grad_weight: Array,
+    grad_bias: Array,
+) -> None:
+    """grad_x = w rstd dy, since the moments are constants; sums for weight and bias as above."""
+    _backward(grad_out, x, weight, mean, var, eps, True, grad_x, grad_weight, grad_bias)

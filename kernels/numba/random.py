@@ -1,65 +1,131 @@
-"""Philox words and dropout: the words of `trine.random`, in parts that threads share."""
+"""Philox words: those of `trine.random`, several blocks of four at a time.
+
+A vector holds one word of as many blocks as it has 64-bit lanes, so that products of 32-bit words
+fit. A block's words belong to neighbouring elements: shuffles put them in order at the end.
+"""
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from llvmlite import ir
 from numba import prange
+from numba.core import cgutils, types
+from numba.extending import intrinsic
 
 from trine.dtypes import Array
-from trine.kernels.numba.jit import helper, parallel
+from trine.kernels.numba.jit import parallel
+from trine.kernels.numba.simd import VECTOR_BYTES, Vectors, address, number
 from trine.kernels.registry import kernel
-from trine.random import MAX_WORDS, PHILOX_M0, PHILOX_M1, PHILOX_ROUNDS, PHILOX_W0, PHILOX_W1
+from trine.random import (
+    KEY_WORDS,
+    MAX_WORDS,
+    PHILOX_M0,
+    PHILOX_M1,
+    PHILOX_ROUNDS,
+    PHILOX_W0,
+    PHILOX_W1,
+)
 
-u64 = np.uint64
-M0, M1, W0, W1 = u64(PHILOX_M0), u64(PHILOX_M1), u64(PHILOX_W0), u64(PHILOX_W1)
-LOW, SHIFT = u64(0xFFFFFFFF), u64(32)
-BLOCKS = 1024
-"""Blocks of four words that one thread makes at a time."""
-PHILOX_WORK = 8
+_I32, _I64 = ir.IntType(32), ir.IntType(64)
+BLOCKS = VECTOR_BYTES // 8
+"""Blocks that are drawn at a time."""
+GROUP = 4 * BLOCKS
+"""Words of so many blocks."""
+CHUNK = 4096
+"""Words that one thread makes at a time."""
+PHILOX_WORK = 4
 """Simple operations that a random word counts for."""
+_WIDE = ir.VectorType(_I64, BLOCKS)
+_LOW = ir.Constant(_WIDE, [0xFFFFFFFF] * BLOCKS)
+_HALF = ir.Constant(_WIDE, [32] * BLOCKS)
 
 
-@helper
-def philox_block(block: Any, key: Array) -> Any:
-    """Return the four words, as uint64, of a block of the draw `key`, uint64 (5,)."""
-    c0, c1, c2, c3 = u64(block), key[2], key[3], key[4]
-    k0, k1 = key[0], key[1]
+def _everywhere(b: Any, value: Any) -> Any:
+    empty = ir.Constant(_WIDE, ir.Undefined)
+    zeros = ir.Constant(ir.VectorType(_I32, BLOCKS), [0] * BLOCKS)
+    return b.shuffle_vector(b.insert_element(empty, value, ir.Constant(_I32, 0)), empty, zeros)
+
+
+def read_key(b: Any, key: Any) -> list[Any]:
+    """Return the five words of a key array, uint32 (5,) at an address, each in all lanes."""
+    start = b.inttoptr(key, ir.PointerType(_I32))
+    words = [b.load(b.gep(start, [number(i)])) for i in range(KEY_WORDS)]
+    return [_everywhere(b, b.zext(word, _I64)) for word in words]
+
+
+def draw(b: Any, key: list[Any], block: Any) -> list[Any]:
+    """Return the words of BLOCKS blocks from number `block` on, in order: vectors of 32-bit words."""
+    lanes = ir.Constant(_WIDE, list(range(BLOCKS)))
+    c0, c1, c2, c3 = b.and_(b.add(_everywhere(b, block), lanes), _LOW), *key[2:]
+    k0, k1 = key[:2]
     for _ in range(PHILOX_ROUNDS):
-        product0 = c0 * M0
-        product1 = c2 * M1
-        c0 = (product1 >> SHIFT) ^ c1 ^ k0
-        c2 = (product0 >> SHIFT) ^ c3 ^ k1
-        c1 = product1 & LOW
-        c3 = product0 & LOW
-        k0 = (k0 + W0) & LOW
-        k1 = (k1 + W1) & LOW
-    return c0, c1, c2, c3
+        product0 = b.mul(c0, ir.Constant(_WIDE, [PHILOX_M0] * BLOCKS))
+        product1 = b.mul(c2, ir.Constant(_WIDE, [PHILOX_M1] * BLOCKS))
+        c0 = b.xor(b.xor(b.lshr(product1, _HALF), c1), k0)
+        c2 = b.xor(b.xor(b.lshr(product0, _HALF), c3), k1)
+        c1, c3 = b.and_(product1, _LOW), b.and_(product0, _LOW)
+        k0 = b.and_(b.add(k0, ir.Constant(_WIDE, [PHILOX_W0] * BLOCKS)), _LOW)
+        k1 = b.and_(b.add(k1, ir.Constant(_WIDE, [PHILOX_W1] * BLOCKS)), _LOW)
+    first = b.or_(c0, b.shl(c1, _HALF))  # two words of a block side by side
+    second = b.or_(c2, b.shl(c3, _HALF))
+    words = []
+    for start in (0, BLOCKS // 2):
+        order = [i + offset for i in range(start, start + BLOCKS // 2) for offset in (0, BLOCKS)]
+        pairs = b.shuffle_vector(first, second, ir.Constant(ir.VectorType(_I32, BLOCKS), order))
+        words.append(b.bitcast(pairs, ir.VectorType(_I32, 2 * BLOCKS)))
+    return words
 
 
-@helper
-def _bits_chunk(key: Array, start: int, out: Array) -> None:
-    """Fill out with the words from block `start` on."""
-    whole = out.size // 4
-    for b in range(whole):
-        c0, c1, c2, c3 = philox_block(start + b, key)
-        out[4 * b] = c0
-        out[4 * b + 1] = c1
-        out[4 * b + 2] = c2
-        out[4 * b + 3] = c3
-    words = philox_block(start + whole, key)
-    for i in range(4 * whole, out.size):
-        out[i] = words[i - 4 * whole]
+def over_groups(
+    v: Vectors, key: Any, block: Any, count: Any, body: Callable[[list[Any], Any, Any], None]
+) -> None:
+    """Emit a loop over groups of words: body(words, place, left), left None for a whole group."""
+    b = v.b
+    words = read_key(b, key)
+    whole = b.and_(count, number(-GROUP))
+    with cgutils.for_range_slice(b, number(0), whole, number(GROUP)) as (place, _):
+        body(draw(b, words, b.add(block, b.lshr(place, number(2)))), place, None)
+    with b.if_then(b.icmp_signed("<", whole, count)):
+        left = b.sub(count, whole)
+        body(draw(b, words, b.add(block, b.lshr(whole, number(2)))), whole, left)
+
+
+@intrinsic
+def _bits_run(typingctx: Any, like: Any, key: Any, block: Any, count: Any, out: Any) -> Any:
+    """Fill `count` words from number `block` on; `like` is a float32, by whose masks words go."""
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        v = Vectors(builder, signature.args[0])
+        _, key, block, count, out = args
+        target = v.pointer(out)
+
+        def body(words: list[Any], place: Any, left: Any) -> None:
+            for i, part in enumerate(words):
+                value = builder.bitcast(part, v.type)
+                here = v.at(target, builder.add(place, number(i * v.lanes)))
+                if left is None:
+                    v.store(value, here)
+                else:
+                    mask = v.first(builder.sub(left, number(i * v.lanes)))
+                    v.masked_store(value, here, mask)
+
+        over_groups(v, key, block, count, body)
+        return context.get_dummy_value()
+
+    return types.void(like, *[types.int64] * 4), emit
 
 
 @parallel()
-def _bits(key: Array, out: Array) -> None:
-    size = 4 * BLOCKS
-    for part in prange((out.size + size - 1) // size):
-        chunk = np.int64(part)
-        _bits_chunk(key, chunk * BLOCKS, out[chunk * size : (chunk + 1) * size])
+def _bits(key: Array, items: int, out: Array) -> None:
+    for item in prange(items):
+        start = np.int64(item) * CHUNK
+        _bits_run(
+            np.float32(0), address(key), start // 4, min(CHUNK, out.size - start),
+            address(out) + 4 * start,
+        )  # fmt: skip
 
 
 @kernel("random_bits", backend="numba", name="philox")
@@ -67,45 +133,4 @@ def random_bits(key: Array, n: int, out: Array) -> None:
     """out = the first n words of the Philox draw of a key."""
     if n > MAX_WORDS:
         raise ValueError(f"[random] expected 0 to 2^34 elements a draw, got {n}. Draw in parts.")
-    _bits(PHILOX_WORK * n, key.astype(np.uint64), out)
-
-
-@helper
-def _drop_chunk(
-    x: Array, key: Array, start: int, threshold: Any, scale: float, words: Array, out: Array
-) -> None:
-    """Keep, scaled, the elements whose word's upper 24 bits reach the threshold."""
-    _bits_chunk(key, start, words)
-    zero = x.dtype.type(0)
-    for i in range(x.size):
-        out[i] = x[i] * scale if (words[i] >> np.uint32(8)) >= threshold else zero
-
-
-@parallel()
-def _drop(x: Array, key: Array, threshold: Any, scale: float, out: Array) -> None:
-    size = 4 * BLOCKS
-    for part in prange((x.size + size - 1) // size):
-        chunk = np.int64(part)
-        a, b = chunk * size, min((chunk + 1) * size, x.size)
-        words = np.empty(b - a, np.uint32)
-        _drop_chunk(x[a:b], key, chunk * BLOCKS, threshold, scale, words, out[a:b])
-
-
-def _dropout(x: Array, key: Array, p: float, out: Array) -> None:
-    # A uniform is k 2^-24, and k 2^-24 >= p just where k reaches the ceiling of p 2^24.
-    threshold = np.uint32(math.ceil(float(np.float32(p)) * 2.0**24))
-    scale = x.dtype.type(1 / (1 - p) if p < 1 else 0)
-    flat = (x.reshape(x.size), key.astype(np.uint64), threshold, scale, out.reshape(x.size))
-    _drop(PHILOX_WORK * x.size, *flat)
-
-
-@kernel("dropout", backend="numba", name="philox")
-def dropout(x: Array, key: Array, p: float, out: Array) -> None:
-    """out_i = x_i / (1 - p) where the i-th float32 uniform of the draw is at least p, else 0."""
-    _dropout(x, key, p, out)
-
-
-@kernel("dropout_backward", backend="numba", name="philox")
-def dropout_backward(grad_out: Array, key: Array, p: float, grad_x: Array) -> None:
-    """grad_x_i = grad_out_i / (1 - p) where element i was kept, else 0."""
-    _dropout(grad_out, key, p, grad_x)
+    _bits(PHILOX_WORK * n, key, -(-n // CHUNK), out)

@@ -213,6 +213,7 @@ def norms() -> Iterator[Call]:
         for n, c, length in BATCHES:
             x = _far(centre, n, c, length)
             yield from _normalised("batch_norm", x, x.mean(axis=(0, 2)), x.var(axis=(0, 2)), {})
+            yield from _evaluated(x)
         for shape in ROWS:
             x = _far(centre, *shape)
             yield from _normalised("layer_norm", x, x.mean(1), 1 / np.sqrt(x.var(1) + 1e-5), {})
@@ -221,6 +222,11 @@ def norms() -> Iterator[Call]:
             rows = x.reshape(n, groups, c // groups * length)
             rstd = 1 / np.sqrt(rows.var(2) + 1e-5)
             yield from _normalised("group_norm", x, rows.mean(2), rstd, {"groups": groups})
+    for op, shape, axes in (("layer_norm", (3, 2081), 1), ("batch_norm", (300, 33, 1), (0, 2))):
+        x = _normal(1, *shape)  # a beginning far from the rest misleads who takes its mean for all
+        x.flat[:64] += 1000
+        spread = x.var(axes) if op == "batch_norm" else 1 / np.sqrt(x.var(axes) + 1e-5)
+        yield from _normalised(op, x, x.mean(axes), spread, {})
     for bad in (np.nan, np.inf):
         for op, shape, choice in (
             ("batch_norm", (3, 2, 40), {}), ("batch_norm", (5, 3, 2), {}), ("layer_norm", (3, 9), {}),
@@ -229,6 +235,20 @@ def norms() -> Iterator[Call]:
             x = _normal(1, *shape)
             x.flat[5] = bad
             yield Call(op, [x, None, None], {"eps": 1e-5, **choice}, f"{shape}{bad}")
+            if op == "batch_norm":
+                yield from _evaluated(x)
+
+
+def _evaluated(x: Any) -> Iterator[Call]:
+    c = x.shape[1]
+    weight, bias, mean, var = (_normal(i, c) for i in (5, 6, 7, 8))
+    for w, b in ((weight, bias), (None, None)):
+        note = f"{x.shape}{x.flat[5] > 9}{np.isnan(x).any()}{w is None}"
+        near = mean + np.round(x.flat[0]) if np.isfinite(x).all() else mean
+        moments = [a.astype(np.float32).astype(np.float64) for a in (near, var * var)]
+        yield Call("batch_norm_eval", [x, w, b, *moments], {"eps": 1e-5}, note)
+        arrays = [_normal(9, *x.shape), x, w, *moments]
+        yield Call("batch_norm_eval_backward", arrays, {"eps": 1e-5}, note)
 
 
 def _far(centre: float, *shape: int) -> Any:
@@ -240,7 +260,7 @@ def _normalised(op: str, x: Any, mean: Any, spread: Any, choice: dict[str, Any])
     mean, spread = (a.astype(np.float32).astype(np.float64) for a in (mean, spread))
     taken = {**choice, "eps": 1e-5} if op == "batch_norm" else choice
     for w, b in ((weight, bias), (None, None)):
-        note = f"{x.shape}{x.mean() > 9 if x.size else ''}{w is None}{choice.get('groups', '')}"
+        note = f"{x.shape}{x.max() > 9 if x.size else ''}{w is None}{choice.get('groups', '')}"
         yield Call(op, [x, w, b], {"eps": 1e-5, **choice}, note)
         yield Call(f"{op}_backward", [error, x, w, mean, spread], taken, note)
 
