@@ -2,6 +2,7 @@
 
 from trine.kernels.numba import (  # noqa: F401  each registers its kernels
     activation,
+    avg_pool,
     batch_norm,
     conv,
     conv_grad,
