@@ -8,6 +8,7 @@ from trine.kernels.numba import (  # noqa: F401  each registers its kernels
     conv_grad,
     conv_grad_tiles,
     conv_tiles,
+    depthwise,
     elementwise,
     embedding,
     gemm,

@@ -169,7 +169,7 @@ def _avg_planes_backward(
                 like, itemsize, address(shares), pitch,
                 address(offsets) + 8 * phases[f, TAPS_FROM],
                 address(numbers) + 8 * phases[f, TAPS_FROM], address(weights),
-                phases[f, TAPS], like, (phases[f, HEIGHT], phases[f, WIDTH]), start, step, room,
+                phases[f, TAPS], 0, like, (phases[f, HEIGHT], phases[f, WIDTH]), start, step, room,
             )  # fmt: skip
         if stride != (1, 1):
             weave(sums, stride, size, target)

@@ -23,9 +23,9 @@ from numba.extending import intrinsic
 from trine.dtypes import Array, DType
 from trine.kernels.numba import geometry
 from trine.kernels.numba.conv import Pair
-from trine.kernels.numba.conv_tiles import for_each
+from trine.kernels.numba.conv_tiles import for_each, pack_image
 from trine.kernels.numba.jit import helper
-from trine.kernels.numba.simd import VECTOR_BYTES, address, lanes, number
+from trine.kernels.numba.simd import VECTOR_BYTES, address, lanes, load_int, number
 from trine.kernels.numba.windows import Windows
 
 _I64 = ir.IntType(64)
@@ -86,7 +86,7 @@ def phase_sums(workers: int, size: Pair, stride: Pair, dtype: DType) -> Array:
     return sums.reshape(workers, planes, rows, columns)
 
 
-def _table(b: Any, base: Any, index: Any) -> Any:
+def table_entry(b: Any, base: Any, index: Any) -> Any:
     return b.load(b.gep(b.inttoptr(base, _I64.as_pointer()), [index]))
 
 
@@ -105,8 +105,8 @@ def _make_sum(rows: int) -> Any:
             source, factors = v.pointer(x), v.pointer(weights)
             sums = [cgutils.alloca_once_value(b, v.broadcast(bias)) for _ in range(rows)]
             with cgutils.for_range(b, taps, intp=_I64) as tap:
-                here = v.at(source, _table(b, offsets, tap.index))
-                factor = v.broadcast(b.load(v.at(factors, _table(b, numbers, tap.index))))
+                here = v.at(source, table_entry(b, offsets, tap.index))
+                factor = v.broadcast(b.load(v.at(factors, table_entry(b, numbers, tap.index))))
                 for held in sums:
                     b.store(v.fma(factor, v.load(here), b.load(held)), held)
                     here = v.at(here, pitch)
@@ -124,17 +124,66 @@ def _make_sum(rows: int) -> Any:
 _sum_row, _sum_rows = _make_sum(1), _make_sum(BLOCK)
 
 
+@intrinsic
+def _sum_squares(
+    typingctx: Any, like: Any, x: Any, pitch: Any, weights: Any, step: Any, bias: Any,
+    columns: Any, out: Any, out_pitch: Any,
+) -> Any:  # fmt: skip
+    """BLOCK whole rows, for taps of 3 x 3 neighbours: each pixel is read once.
+
+    The weights stay in registers. Rows narrower than a vector are written as a vector.
+    """
+    signature = types.void(like, *[types.int64] * 4, like, *[types.int64] * 3)
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        b, v = builder, Windows(builder, signature.args[0])
+        _, x, pitch, weights, step, bias, columns, out, out_pitch = args
+        factors = v.pointer(weights)
+        taps = [v.broadcast(b.load(v.at(factors, b.mul(step, number(t))))) for t in range(9)]
+        bias = v.broadcast(bias)
+        last = b.sub(columns, number(v.lanes))
+        last = b.select(b.icmp_signed("<", last, number(0)), number(0), last)
+        with cgutils.for_range_slice(b, number(0), columns, number(v.lanes), _I64) as (column, _):
+            j = b.select(b.icmp_signed("<", column, last), column, last)
+            line, target = v.at(v.pointer(x), j), v.at(v.pointer(out), j)
+            sums = [bias] * BLOCK
+            for y in range(BLOCK + 2):
+                for s in range(3):
+                    pixels = v.load(v.at(line, number(s)))
+                    for g in range(max(0, y - 2), min(BLOCK, y + 1)):
+                        sums[g] = v.fma(taps[3 * (y - g) + s], pixels, sums[g])
+                line = v.at(line, pitch)
+            for value in sums:
+                v.store(value, target)
+                target = v.at(target, out_pitch)
+        return context.get_dummy_value()
+
+    return signature, emit
+
+
 @helper
 def sum_plane(
     like: Any, itemsize: int, x: int, pitch: int, offsets: int, numbers: int, weights: int,
-    taps: int, bias: Any, size: Pair, out: int, out_pitch: int, room: int,
+    taps: int, square: int, bias: Any, size: Pair, out: int, out_pitch: int, room: int,
 ) -> None:  # fmt: skip
-    """Compute a plane of outputs of `size`; `room` elements may be written from `out` on."""
+    """Compute a plane of outputs of `size`; `room` elements may be written from `out` on.
+
+    square: 1 where the taps are 3 x 3 neighbours, -1 where they run backwards, else 0.
+    """
     vector = VECTOR_BYTES // itemsize
     rows, columns = size
+    first = 8 if square < 0 else 0
+    corner = x + load_int(offsets + 8 * first) * itemsize if square else x
     step = BLOCK if rows >= BLOCK else 1
     for row in range(0, rows, step):
         i = min(row, rows - step)
+        left = room - i * out_pitch
+        if square and step > 1 and (columns >= vector or left >= (BLOCK - 1) * out_pitch + vector):
+            _sum_squares(
+                like, corner + i * pitch * itemsize, pitch, weights + first * itemsize, square, bias,
+                columns, out + i * out_pitch * itemsize, out_pitch,
+            )  # fmt: skip
+            continue
         for column in range(0, columns, vector):
             j = max(0, min(column, columns - vector))
             source = x + (i * pitch + j) * itemsize
@@ -193,3 +242,50 @@ def weave(phases: Array, stride: Pair, size: Pair, out: Array) -> None:
         for b in range(sw):
             for j in range(pairs, (width - b + sw - 1) // sw):
                 out[y * width + j * sw + b] = lines[b, j]
+
+
+@intrinsic
+def _split_pairs(typingctx: Any, like: Any, x: Any, even: Any, odd: Any) -> Any:
+    """Store the even and the odd ones of two vectors' elements."""
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        v = Windows(builder, signature.args[0])
+        for values, place in zip(v.pairs(v.pointer(args[1])), args[2:], strict=True):
+            v.store(values, v.pointer(place))
+        return context.get_dummy_value()
+
+    return types.void(like, *[types.int64] * 3), emit
+
+
+@helper
+def pack_plane(
+    x: Array, size: Pair, border: Pair, stride: Pair, rows: int, columns: int, out: Array
+) -> None:
+    """Copy a plane (1, H W) to where it lies in its phases; the zeros around it stay."""
+    if stride[1] != 2:
+        pack_image(x, size, border[0], border[1], stride, rows, columns, out)
+        return
+    height, width = size
+    like = out.dtype.type(0)
+    itemsize, vector = out.itemsize, VECTOR_BYTES // out.itemsize
+    left = border[1]
+    pairs = width // 2
+    for y in range(height):
+        i, a = divmod(y + border[0], stride[0])
+        start = (2 * a * rows + i) * columns
+        even = start + left % 2 * rows * columns + left // 2
+        odd = start + (left + 1) % 2 * rows * columns + (left + 1) // 2
+        pixels = x[0, y * width : (y + 1) * width]
+        if pairs >= vector:
+            for column in range(0, pairs, vector):
+                j = min(column, pairs - vector)
+                _split_pairs(
+                    like, address(pixels) + 2 * j * itemsize, address(out) + (even + j) * itemsize,
+                    address(out) + (odd + j) * itemsize,
+                )  # fmt: skip
+        else:
+            for j in range(pairs):
+                out[even + j] = pixels[2 * j]
+                out[odd + j] = pixels[2 * j + 1]
+        if width % 2:
+            out[even + pairs] = pixels[width - 1]
