@@ -1,12 +1,12 @@
 """Depthwise convolution, whose groups have one input channel each, and its two gradients.
 
-There is nothing to sum over channels, so a product of matrices would be one vector wide. Vectors lie
-along the rows instead, and a tap's weight is broadcast: outputs and input gradients are sums over
-taps (`plane_taps`); the gradient of the weights keeps a vector of sums for each tap in a register
-while it walks over the error.
+There is nothing to sum over channels, so a product of matrices would be one vector wide. Vectors
+lie along the rows instead, and a tap's weight is broadcast: outputs and input gradients are sums
+over taps (`plane_taps`); the gradient of the weights keeps a vector of sums for each tap in a
+register while it walks over the error.
 
-Planes are packed where they are used. Every output is summed by one thread in the order of the taps;
-images of the weights' gradient are cut into chunks whose number depends on the shapes alone.
+Planes are packed where they are used. Every output is summed by one thread in the order of the
+taps; images of the weights' gradient are cut into chunks whose number depends on the shapes alone.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ CHUNKS = 8
 @helper
 def _conv_planes(
     x: Array, planes: Pair, size: Pair, border: Pair, stride: Pair, packed: bool, rows: int,
-    columns: int, offsets: Array, numbers: Array, square: int, weight: Array, bias: Array, activation: int,
-    out_size: Pair, copy: Array, sums: Array, out: Array,
+    columns: int, offsets: Array, numbers: Array, square: int, weight: Array, bias: Array,
+    activation: int, out_size: Pair, copy: Array, sums: Array, out: Array,
 ) -> None:  # fmt: skip
     """Convolve the planes from `planes`[0] to before `planes`[1]; see `_conv`."""
     itemsize = x.itemsize
@@ -74,8 +74,8 @@ def _conv_planes(
             target = address(sums) if activation > 1 else address(out[p, k])
             sum_plane(
                 zero, itemsize, source, columns, address(offsets), address(numbers),
-                address(weight[c, k]), offsets.size, square, bias[c, k], out_size, target, out_size[1],
-                area,
+                address(weight[c, k]), offsets.size, square, bias[c, k], out_size, target,
+                out_size[1], area,
             )  # fmt: skip
             if activation > 1:
                 activate(sums[:area], zero, activation, out[p, k])
@@ -86,16 +86,16 @@ def _conv_planes(
 @parallel(grain=GRAIN)
 def _conv(
     x: Array, size: Pair, border: Pair, stride: Pair, packed: bool, rows: int, columns: int,
-    offsets: Array, numbers: Array, square: int, weight: Array, bias: Array, activation: int, out_size: Pair,
-    workers: int, copies: Array, sums: Array, out: Array,
+    offsets: Array, numbers: Array, square: int, weight: Array, bias: Array, activation: int,
+    out_size: Pair, workers: int, copies: Array, sums: Array, out: Array,
 ) -> None:  # fmt: skip
     """Convolve planes (N C, H W) with weights (C, K, taps) into (N C, K, P Q)."""
     for worker in prange(workers):
         w = np.int64(worker)
         planes = (w * x.shape[0] // workers, (w + 1) * x.shape[0] // workers)
         _conv_planes(
-            x, planes, size, border, stride, packed, rows, columns, offsets, numbers, square, weight, bias,
-            activation, out_size, copies[w], sums[w], out,
+            x, planes, size, border, stride, packed, rows, columns, offsets, numbers, square,
+            weight, bias, activation, out_size, copies[w], sums[w], out,
         )  # fmt: skip
 
 
@@ -189,7 +189,8 @@ def _spread_planes(
             sum_plane(
                 like, itemsize, source, columns, address(offsets) + 8 * phases[f, TAPS_FROM],
                 address(numbers) + 8 * phases[f, TAPS_FROM], address(weight[p % weight.shape[0]]),
-                phases[f, TAPS], square, like, (phases[f, HEIGHT], phases[f, WIDTH]), start, step, room,
+                phases[f, TAPS], square, like, (phases[f, HEIGHT], phases[f, WIDTH]), start, step,
+                room,
             )  # fmt: skip
         if not whole:
             weave(sums, stride, size, grad_x[p])
@@ -198,8 +199,8 @@ def _spread_planes(
 @parallel(grain=GRAIN)
 def _input_grad(
     error: Array, size: Pair, out_size: Pair, stride: Pair, packed: bool, border: Pair, rows: int,
-    columns: int, offsets: Array, numbers: Array, phases: Array, square: int, weight: Array, workers: int,
-    copies: Array, sums: Array, grad_x: Array,
+    columns: int, offsets: Array, numbers: Array, phases: Array, square: int, weight: Array,
+    workers: int, copies: Array, sums: Array, grad_x: Array,
 ) -> None:  # fmt: skip
     """Sum over the taps of errors (N C, K, P Q) with weights (C, K taps) into (N C, H W).
 
@@ -228,7 +229,7 @@ def conv2d_input_grad(
     groups: int,
     grad_x: Array,
 ) -> None:
-    """grad_x[n, c, y, x] = sum of w[c K + k, r, s] grad_out[n, c K + k, i, j] over i sh + ... = y."""
+    """grad_x[n, c, y, x] = sum of w[c K + k, r, s] grad_out[n, c K + k, i, j] with i sh ... = y."""
     n, filters, *out_shape = grad_out.shape
     each, out_size = filters // groups, (out_shape[0], out_shape[1])
     kernel_size = (weight.shape[2], weight.shape[3])
@@ -378,7 +379,7 @@ def _weight_grad(
 
 @lru_cache(maxsize=256)
 def _mask(columns: int, dtype: DType) -> Array:
-    """Return all bits for the lanes that count in the last vector of a row, no bits for the rest."""
+    """Return all bits for the lanes that count in a row's last vector, no bits for the rest."""
     vector = lanes(dtype.itemsize)
     places = max(0, columns - vector) + np.arange(vector)
     counts = (places >= columns // vector * vector) & (places < columns)

@@ -180,8 +180,8 @@ def sum_plane(
         left = room - i * out_pitch
         if square and step > 1 and (columns >= vector or left >= (BLOCK - 1) * out_pitch + vector):
             _sum_squares(
-                like, corner + i * pitch * itemsize, pitch, weights + first * itemsize, square, bias,
-                columns, out + i * out_pitch * itemsize, out_pitch,
+                like, corner + i * pitch * itemsize, pitch, weights + first * itemsize, square,
+                bias, columns, out + i * out_pitch * itemsize, out_pitch,
             )  # fmt: skip
             continue
         for column in range(0, columns, vector):

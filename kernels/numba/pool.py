@@ -26,7 +26,7 @@ from trine.kernels.registry import kernel
 def _inside(
     size: int, count: int, kernel: int, stride: int, padding: int, dilation: int
 ) -> npt.NDArray[np.int64]:
-    """Return each window's first element along an axis that is no padding, and how many there are."""
+    """Return each window's first element along an axis that is no padding, and their number."""
     positions = np.arange(count)[:, None] * stride - padding + np.arange(kernel) * dilation
     inside = (positions >= 0) & (positions < size)
     return np.stack([inside.argmax(axis=1), inside.sum(axis=1)], axis=1).astype(np.int64)
@@ -66,7 +66,8 @@ def is_quads(
 def _shifts(width: int, kernel_size: Pair, dilation: Pair) -> npt.NDArray[np.int64]:
     """Return how far each element of a window lies from its first one, in a plane."""
     r, s = np.divmod(np.arange(kernel_size[0] * kernel_size[1]), kernel_size[1])
-    return r * dilation[0] * width + s * dilation[1]
+    shifts: npt.NDArray[np.int64] = r * dilation[0] * width + s * dilation[1]
+    return shifts
 
 
 @helper

@@ -42,6 +42,7 @@ class Windows(Vectors):
         return self.b.bitcast(self.broadcast(self.b.bitcast(value, self.scalar)), self.counters)
 
     def shuffled(self, x: Any, y: Any, order: list[int]) -> Any:
+        """Return elements of two vectors in an order."""
         return self.b.shuffle_vector(x, y, ir.Constant(self.indices, order))
 
     def pairs(self, pointer: Any) -> tuple[Any, Any]:
