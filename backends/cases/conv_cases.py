@@ -84,6 +84,8 @@ LAYERS = (
     Layer(2, 32, (9, 7), 33, (3, 3), padding=(1, 1)),
     Layer(1, 34, (6, 27), 64, (2, 3), stride=(2, 1), padding=(1, 0), groups=2),
     Layer(1, 4, (9, 9), 8, (3, 2), stride=(2, 2), padding=(1, 1), dilation=(1, 2), groups=4),
+    Layer(2, 3, (6, 33), 3, (3, 3), padding=(1, 1), groups=3),
+    Layer(2, 3, (7, 33), 6, (5, 5), stride=(2, 2), padding=(2, 2), groups=3),
     Layer(1, 33, (6, 5), 31, (3, 3), padding=(1, 1)),
     Layer(1, 257, (3, 3), 3, (2, 2)),
     Layer(33, 3, (5, 4), 2, (2, 2)),

@@ -2,12 +2,14 @@
 
 from trine.kernels.numba import (  # noqa: F401  each registers its kernels
     activation,
+    avg_pool,
     batch_norm,
     conv,
     conv_grad,
     conv_grad_tiles,
     conv_tiles,
     cross_entropy,
+    depthwise,
     dropout,
     elementwise,
     embedding,

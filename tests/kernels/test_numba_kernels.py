@@ -66,6 +66,15 @@ CONVOLUTIONS: list[tuple[int, int, int, int, int, Pair, Pair, Pair, Pair, int]] 
     (1, 64, 5, 27, 66, (1, 1), (1, 1), (0, 0), (1, 1), 2),
     (2, 32, 3, 50, 32, (1, 1), (2, 2), (0, 0), (1, 1), 1),
     (1, 40, 30, 2, 33, (3, 2), (3, 2), (2, 1), (1, 1), 1),
+    # depthwise: rows of several vectors and of less than one, few rows, up to the end of memory,
+    # more images than chunks of sums, more taps than sums in registers, every stride
+    (2, 4, 9, 41, 4, (3, 3), (1, 1), (1, 1), (1, 1), 4),
+    (2, 3, 5, 7, 3, (3, 3), (1, 1), (1, 1), (1, 1), 3),
+    (3, 2, 4, 5, 2, (3, 3), (1, 1), (0, 0), (1, 1), 2),
+    (9, 3, 6, 6, 3, (3, 3), (1, 1), (2, 2), (1, 1), 3),
+    (2, 2, 9, 19, 4, (5, 5), (2, 2), (2, 2), (1, 1), 2),
+    (2, 3, 11, 33, 3, (3, 3), (2, 2), (1, 1), (2, 2), 3),
+    (1, 2, 10, 40, 6, (2, 4), (3, 2), (1, 3), (1, 1), 2),
 ]
 ACTIVATIONS = ("none", "relu", "sigmoid", "tanh")
 
@@ -91,6 +100,9 @@ def convolutions() -> Iterator[Call]:
     shared = {"stride": (1, 1), "padding": (1, 1), "dilation": (1, 1), "groups": 1}
     yield Call("conv2d", [bad, weight, None], {**shared, "activation": "none"}, "nan")
     yield Call("conv2d_weight_grad", [error, bad], {"kernel_size": (3, 3), **shared}, "nan")
+    bad, error = bad.reshape(2, 2, 4, 16)[..., :11].copy(), _normal(4, 2, 2, 4, 11)
+    shared["groups"] = 2  # the last vector of a row reads beyond it
+    yield Call("conv2d_weight_grad", [error, bad], {"kernel_size": (3, 3), **shared}, "nan beside")
 
 
 # N, C, H, W, kernel, stride, padding, dilation, ceil_mode
@@ -107,6 +119,13 @@ POOLS: list[tuple[int, int, int, int, Pair, Pair, Pair, Pair, bool]] = [
     (2, 2, 5, 6, (7, 8), (1, 1), (1, 1), (1, 1), False),
     (2, 2, 5, 6, (6, 6), (9, 9), (1, 1), (1, 1), False),
     (0, 2, 4, 4, (2, 2), (2, 2), (0, 0), (1, 1), False),
+    # rows narrower than a vector, and planes shorter than one, up to the end of memory
+    (3, 4, 10, 10, (2, 2), (2, 2), (0, 0), (1, 1), False),
+    (5, 3, 2, 3, (2, 2), (2, 2), (0, 0), (1, 1), False),
+    (3, 2, 5, 4, (2, 3), (1, 1), (0, 0), (1, 1), False),
+    (2, 2, 6, 39, (3, 3), (2, 2), (0, 1), (1, 1), True),
+    (2, 2, 8, 50, (2, 4), (1, 3), (1, 2), (1, 1), False),
+    (1, 2, 6, 23, (2, 2), (2, 1), (1, 1), (3, 2), True),
 ]
 
 
