@@ -242,7 +242,10 @@ def _convolve(
         for item in range(w * items // workers, (w + 1) * items // workers):
             image, split = divmod(item, splits)
             if image != ready:
-                pack_image(x[image], size, border[0], border[1], (m, m), rows, columns, buffers[w])
+                pack_image(
+                    like, itemsize, address(x[image]), channels, size, border[0], border[1], (m, m),
+                    rows, columns, address(buffers[w]),
+                )  # fmt: skip
                 ready = image
             for first in range(0, total, most):
                 count = min(most, total - first)
