@@ -147,7 +147,6 @@ def _plan(
     bands = np.empty((0, 4), np.int64)
     # a line by itself wastes the rest of its last vector, a run over flat positions all borders
     if reach and not gathers and width >= vector and 8 * line <= 9 * columns:
-        wide = min(wide, width // vector)  # a tile is not wider than a line
         bands = _bands(reach, max(1, CACHE_BYTES // max(1, a_column * columns)))
     block = wide * vector
     most_taps = int(phases[:, TAPS].max())

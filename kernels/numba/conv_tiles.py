@@ -37,7 +37,7 @@ from trine.kernels.numba.simd import (
     ROWS,
     VECTOR_BYTES,
     address,
-    finish_run,
+    finish_lines,
     lines_of_taps,
     load_int,
     move_apart,
@@ -71,14 +71,17 @@ def pack_image(
             count = min(columns, (width - 1 - b) // sw + 1) - first
             if count <= 0:
                 continue
-            start = out + (c * sh * sw + phase) * rows * columns * itemsize
-            for i in range(max(0, (-a + sh - 1) // sh), min(rows, (height - 1 - a) // sh + 1)):
-                source = x + ((c * height + i * sh + a) * width + first * sw + b) * itemsize
-                target = start + (i * columns + first) * itemsize
-                if sw == 1:
-                    finish_run(like, source, nothing, 0, count, target)
-                else:
+            i = max(0, (-a + sh - 1) // sh)
+            lines = min(rows, (height - 1 - a) // sh + 1) - i
+            source = x + ((c * height + i * sh + a) * width + first * sw + b) * itemsize
+            target = out + (((c * sh * sw + phase) * rows + i) * columns + first) * itemsize
+            if sw == 1:
+                finish_lines(like, source, sh * width, nothing, 0, lines, count, target, columns)
+            else:
+                for _ in range(lines):
                     move_apart(like, source, sw, count, target, 1, nothing)
+                    source += sh * width * itemsize
+                    target += columns * itemsize
 
 
 @inner
@@ -98,17 +101,25 @@ def _store(
     i, j = divmod(first, pitch)
     done = 0
     while done < count:
-        run = min(pitch - j, count - done)
-        valid = min(run, columns - j)
+        whole = (count - done + pitch - columns) // pitch  # lines, but for what follows the last
+        lines = whole if j == 0 and whole > 0 else 1
+        run = min(pitch * lines - j, count - done)
+        valid = min(run, columns - j) if lines == 1 else columns
         if valid > 0:
             source = sums + done * itemsize
             target = out + (i * steps[0] * width + j * steps[1]) * itemsize
             if steps[1] == 1:
-                finish_run(like, source, bias, rectify, valid, target)
+                finish_lines(
+                    like, source, pitch, bias, rectify, lines, valid, target, steps[0] * width
+                )
             else:
-                move_apart(like, source, 1, valid, target, steps[1], bias)
+                for line in range(lines):
+                    move_apart(
+                        like, source + line * pitch * itemsize, 1, valid,
+                        target + line * steps[0] * width * itemsize, steps[1], bias,
+                    )  # fmt: skip
         done += run
-        i, j = i + 1, 0
+        i, j = i + lines, 0
 
 
 @inner
@@ -177,10 +188,11 @@ def _convolve_lines(
             factors = weights + (panel * taps + first_tap) * tall * itemsize
             for tile in range(tiles):
                 begin, end = tile * vectors // tiles, (tile + 1) * vectors // tiles
-                j = min(begin * vector, width - (end - begin) * vector)
+                j = begin * vector
+                last = min((end - 1) * vector, width - vector) - j
                 lines_of_taps(
                     like, tall, end - begin, factors, source + (first * columns + j) * itemsize,
-                    columns, table + first_tap * 8, depth, bias + k * itemsize, rectify, lines,
+                    columns, table + first_tap * 8, depth, bias + k * itemsize, rectify, lines, last,
                     out + ((k * height + first) * width + j) * itemsize, width, height * width,
                     channels - k, spare,
                 )  # fmt: skip
@@ -206,7 +218,7 @@ def _sum_taps(
         else:
             lines_of_taps(
                 like, tall, vectors, weights, source + p * itemsize, 0, table, taps, bias, rectify,
-                1, target, 0, pixels, valid, spare,
+                1, (vectors - 1) * vector, target, 0, pixels, valid, spare,
             )  # fmt: skip
 
 

@@ -7,11 +7,11 @@ an object file of their own in the kernels' cache; kernels hold only their names
 
 from __future__ import annotations
 
-import contextlib
 import inspect
 import os
 import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import llvmlite.binding as llvm
@@ -40,12 +40,12 @@ def _machine() -> Any:
 
 
 class Library:
-    """Functions for float32 and float64 that are compiled together."""
+    """Functions for float32 and for float64, those of a type compiled together."""
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.functions: dict[str, tuple[str, Emit]] = {}
-        self.engine: Any = None
+        self.engines: dict[Any, Any] = {}
 
     def function(self, name: str, arguments: str, emit: Emit) -> Any:
         """Add a function; return what kernels call: f(like, *arguments).
@@ -58,6 +58,7 @@ class Library:
             kinds = [types.int64 if kind == "i" else like for kind in arguments]
 
             def emit_call(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+                self.load(signature.args[0])
                 symbol, kind = self._symbol(name, signature.args[0])
                 function = cgutils.get_or_insert_function(builder.module, kind, symbol)
                 builder.call(function, args[1:])
@@ -76,44 +77,47 @@ class Library:
         kinds = [_I64 if kind == "i" else ELEMENTS[element] for kind in arguments]
         return f"trine_{self.name}_{name}_{element}", ir.FunctionType(ir.VoidType(), kinds)
 
-    def _compiled(self, machine: Any) -> bytes:
-        """Return the object file."""
+    def _path(self, element: Any) -> Path:
+        return cache_dir() / f"{self.name}_{element}.o"
+
+    def _compiled(self, element: Any) -> bytes:
+        """Return the object file; what is spelled out needs no more passes than code generation."""
+        machine = _machine()
         module = ir.Module(self.name)
         module.triple, module.data_layout = machine.triple, str(machine.target_data)
         for name, (_, emit) in self.functions.items():
-            for element in ELEMENTS:
-                symbol, kind = self._symbol(name, element)
-                function = ir.Function(module, kind, symbol)
-                function.attributes.add("nounwind")
-                builder = ir.IRBuilder(function.append_basic_block())
-                emit(builder, element, *function.args)
-                builder.ret_void()
-        parsed = llvm.parse_assembly(str(module))
-        parsed.verify()
-        passes = llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options(2))
-        passes.getModulePassManager().run(parsed, passes)
-        compiled: bytes = machine.emit_object(parsed)
+            symbol, kind = self._symbol(name, element)
+            function = ir.Function(module, kind, symbol)
+            function.attributes.add("nounwind")
+            builder = ir.IRBuilder(function.append_basic_block())
+            emit(builder, element, *function.args)
+            builder.ret_void()
+        compiled: bytes = machine.emit_object(llvm.parse_assembly(str(module)))
         return compiled
 
-    def load(self) -> None:
-        """Make the functions known to LLVM, compiled now or before; kernels need that first."""
-        if self.engine is not None:
+    def load(self, element: Any) -> None:
+        """Make the functions of a type known to LLVM, compiled now or before."""
+        if element in self.engines:
             return
-        path = cache_dir() / f"{self.name}.o"
+        path = self._path(element)
         try:
             compiled = path.read_bytes()
         except OSError:
-            compiled = self._compiled(_machine())
-            with contextlib.suppress(OSError):  # without a file the next process compiles it again
-                descriptor, temporary = tempfile.mkstemp(dir=path.parent)
-                with os.fdopen(descriptor, "wb") as file:
-                    file.write(compiled)
-                os.replace(temporary, path)  # at once, for processes that start together
-        empty = llvm.parse_assembly(f'target triple = "{llvm.get_process_triple()}"')
-        self.engine = llvm.create_mcjit_compiler(empty, _machine())
-        self.engine.add_object_file(llvm.ObjectFileRef.from_data(compiled))
-        self.engine.finalize_object()
+            compiled = self._compiled(element)
+            descriptor, temporary = tempfile.mkstemp(dir=path.parent)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(compiled)
+            os.replace(temporary, path)  # at once, for processes that start together
+        engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), _machine())
+        engine.add_object_file(llvm.ObjectFileRef.from_data(compiled))
+        engine.finalize_object()
         for name in self.functions:
-            for element in ELEMENTS:
-                symbol, _ = self._symbol(name, element)
-                llvm.add_symbol(symbol, self.engine.get_function_address(symbol))
+            symbol, _ = self._symbol(name, element)
+            llvm.add_symbol(symbol, engine.get_function_address(symbol))
+        self.engines[element] = engine
+
+    def load_cached(self) -> None:
+        """Make known what kernels in the cache may call, since LLVM asks for it when they load."""
+        for element in ELEMENTS:
+            if self._path(element).exists():  # written before the first kernel that calls them
+                self.load(element)

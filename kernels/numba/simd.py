@@ -121,25 +121,27 @@ def _tile(
 def _lines(
     rows: int, vectors: int, b: Any, element: Any,
     a: Any, x: Any, x_pitch: Any, x_table: Any, depth: Any, bias: Any, rectify: Any, count: Any,
-    out: Any, out_pitch: Any, out_plane: Any, valid: Any, spare: Any,
+    last: Any, out: Any, out_pitch: Any, out_plane: Any, valid: Any, spare: Any,
 ) -> None:  # fmt: skip
     """Emit tiles below one another, in the lines of an image, with bias and rectifier.
 
     a: address of (depth, rows); x: address of the first line of `count`, x_pitch apart, that is read
     where the table at x_table says; bias: of each row; row g of a tile goes to out + g out_plane,
-    but rows from `valid` on to `spare`.
+    but rows from `valid` on to `spare`. The last vector of a row begins at `last`, where it may
+    overlap the one before it, with the same values.
     """
     v = Vectors(b, element)
     table = b.inttoptr(x_table, ir.PointerType(_I64))
     weights, x_start, out_start = v.pointer(a), v.pointer(x), v.pointer(out)
-    last = b.sub(valid, number(1))
+    last_row = b.sub(valid, number(1))
+    begins = [*(number(i * v.lanes) for i in range(vectors - 1)), last]
     targets, pitches, biases = [], [], []
     for g in range(rows):
         is_valid = b.icmp_signed("<", number(g), valid)
         place = v.at(out_start, b.mul(number(g), out_plane))
         targets.append(b.select(is_valid, place, v.pointer(spare)))
         pitches.append(b.select(is_valid, out_pitch, number(0)))
-        biases.append(v.at(v.pointer(bias), b.select(is_valid, number(g), last)))
+        biases.append(v.at(v.pointer(bias), b.select(is_valid, number(g), last_row)))
     lowest = v.broadcast(v.floor(rectify))
     with cgutils.for_range(b, count, intp=_I64) as line:
         x_line = v.at(x_start, b.mul(line.index, x_pitch))
@@ -149,15 +151,16 @@ def _lines(
             return [b.load(v.at(here, number(g))) for g in range(rows)]
 
         def read(k: Any) -> list[Any]:
-            return v.load_row(v.at(x_line, b.load(v.at(table, k))), vectors)
+            here = v.at(x_line, b.load(v.at(table, k)))
+            return [v.load(v.at(here, begin)) for begin in begins]
 
         results = _sum_up(v, [v.zero] * (rows * vectors), depth, factors, read)
         for g in range(rows):
             added = v.broadcast(b.load(biases[g]))
             target = v.at(targets[g], b.mul(line.index, pitches[g]))
-            for i in range(vectors):
+            for i, begin in enumerate(begins):
                 z = v.at_least(b.fadd(results[g * vectors + i], added), lowest)
-                v.store(z, v.at(target, number(i * v.lanes)))
+                v.store(z, v.at(target, begin))
 
 
 def _choice_of(name: str, arguments: int, shapes: tuple[Pair, ...], make: Any) -> Any:
@@ -193,7 +196,7 @@ def _of_pixels(rows: int, vectors: int, *rest: Any) -> None:
 
 _steps = _choice_of("steps", 9, SHAPES, _of_steps)
 _pixels = _choice_of("pixels", 9, PIXEL_SHAPES, _of_pixels)
-_lines_of_taps = _choice_of("lines", 13, LINE_SHAPES, _lines)
+_lines_of_taps = _choice_of("lines", 14, LINE_SHAPES, _lines)
 
 
 @inner
@@ -217,13 +220,13 @@ def tile_of_pixels(
 @inner
 def lines_of_taps(
     like: Any, tall: int, vectors: int, a: int, x: int, x_pitch: int, x_table: int, depth: int,
-    bias: int, rectify: int, count: int, out: int, out_pitch: int, out_plane: int, valid: int,
-    spare: int,
+    bias: int, rectify: int, count: int, last: int, out: int, out_pitch: int, out_plane: int,
+    valid: int, spare: int,
 ) -> None:  # fmt: skip
     """Tiles of `tall` x `vectors` in `count` lines: x is read where a table of taps says."""
     _lines_of_taps(
-        like, tall * 16 + vectors, a, x, x_pitch, x_table, depth, bias, rectify, count, out,
-        out_pitch, out_plane, valid, spare,
+        like, tall * 16 + vectors, a, x, x_pitch, x_table, depth, bias, rectify, count,
+        last, out, out_pitch, out_plane, valid, spare,
     )  # fmt: skip
 
 
@@ -336,32 +339,36 @@ def transpose(
                         )  # fmt: skip
 
 
-def _emit_finish_run(
-    b: Any, element: Any, x: Any, bias: Any, rectify: Any, count: Any, out: Any
-) -> None:
-    """out[j] = x[j] + bias for j < count, or max(0, x[j] + bias) where `rectify`; NaN stays NaN."""
+def _emit_finish_lines(
+    b: Any, element: Any, x: Any, x_pitch: Any, bias: Any, rectify: Any, lines: Any, count: Any,
+    out: Any, out_pitch: Any,
+) -> None:  # fmt: skip
+    """out[i, j] = x[i, j] + bias for j < count, or max(0, x[i, j] + bias); NaN stays NaN."""
     v = Vectors(b, element)
-    source, target = v.pointer(x), v.pointer(out)
     lowest = v.floor(rectify)
     biases, floors = v.broadcast(bias), v.broadcast(lowest)
+    last = b.sub(count, number(v.lanes))
+    is_long = b.icmp_signed(">=", last, number(0))
+    with cgutils.for_range(b, lines, intp=_I64) as line:
+        source = v.at(v.pointer(x), b.mul(line.index, x_pitch))
+        target = v.at(v.pointer(out), b.mul(line.index, out_pitch))
 
-    def finish_vector(place: Any) -> None:
-        z = b.fadd(v.load(v.at(source, place)), biases)
-        v.store(v.at_least(z, floors), v.at(target, place))
+        def finish_vector(place: Any, source: Any = source, target: Any = target) -> None:
+            z = b.fadd(v.load(v.at(source, place)), biases)
+            v.store(v.at_least(z, floors), v.at(target, place))
 
-    with b.if_else(b.icmp_signed(">=", count, number(v.lanes))) as (long, short):
-        with long:
-            last = b.sub(count, number(v.lanes))
-            with cgutils.for_range_slice(b, number(0), last, number(v.lanes), _I64) as (j, _):
-                finish_vector(j)
-            finish_vector(last)  # overlaps the vector before it, with the same values
-        with short, cgutils.for_range(b, count, intp=_I64) as loop:
-            z = b.fadd(b.load(v.at(source, loop.index)), bias)
-            b.store(v.at_least(z, lowest), v.at(target, loop.index))
+        with b.if_else(is_long) as (long, short):
+            with long:
+                with cgutils.for_range_slice(b, number(0), last, number(v.lanes), _I64) as (j, _):
+                    finish_vector(j)
+                finish_vector(last)  # overlaps the vector before it, with the same values
+            with short, cgutils.for_range(b, count, intp=_I64) as loop:
+                z = b.fadd(b.load(v.at(source, loop.index)), bias)
+                b.store(v.at_least(z, lowest), v.at(target, loop.index))
 
 
-finish_run = LIBRARY.function("finish_run", "ixiii", _emit_finish_run)
-"""finish_run(like, x, bias, rectify, count, out)"""
+finish_lines = LIBRARY.function("finish_lines", "iixiiiii", _emit_finish_lines)
+"""finish_lines(like, x, x_pitch, bias, rectify, lines, count, out, out_pitch)"""
 
 
 def _emit_move_apart(
@@ -401,7 +408,7 @@ def move_vector(typingctx: Any, like: Any, x: Any, out: Any) -> Any:
     return types.void(like, types.int64, types.int64), emit
 
 
-LIBRARY.load()
+LIBRARY.load_cached()
 
 ROW_STEPS = np.arange(ROWS, dtype=np.int64)
 """The distances of ROWS neighbours: the row table of a packed panel."""

@@ -35,7 +35,7 @@ from trine.kernels.numba.simd import (
     VECTOR_BYTES,
     Vectors,
     address,
-    finish_run,
+    finish_lines,
     lanes,
     number,
     tile_of_steps,
@@ -300,9 +300,9 @@ def _store(
             for a in range(min(m, height - i * m)):
                 start = a * m * most + done * m
                 if activation < 2:
-                    finish_run(
-                        added, address(pixels) + start * size, added, activation, valid,
-                        address(out) + ((i * m + a) * width + j * m) * size,
+                    finish_lines(
+                        added, address(pixels) + start * size, 0, added, activation, 1, valid,
+                        address(out) + ((i * m + a) * width + j * m) * size, 0,
                     )  # fmt: skip
                 else:
                     activate(
