@@ -1,9 +1,10 @@
 """Convolution and the gradient of its input by register tiles, without im2col.
 
-A tile is ROWS output channels by up to three vectors of neighbouring output pixels: packed weights
-are broadcast, and the packed image (`geometry`) is read in vectors at the tables' taps. What a run
-over flat positions computes between two rows of the image is thrown away. The input gradient is the
-same sum over the bordered error, stride s in s * s phases with taps of their own.
+A tile is some output channels by some vectors of neighbouring output pixels: packed weights are
+broadcast, and the packed image (`geometry`) is read in vectors at the tables' taps. Long lines of an
+image are computed by themselves, straight into the output; short ones in runs over flat positions,
+and what a run computes between two lines is thrown away. The input gradient is the same sum over
+the bordered error, stride s in s * s phases with taps of their own.
 
 An image is packed where it is used, by the thread that uses it, and stays in its cache. Every
 output is summed in the order of the taps by one thread.
@@ -53,6 +54,8 @@ RELU = 1
 """The last activation that is done on the way out."""
 
 NO_TAPS = np.empty(0, np.int64)
+COPIES = 2 * MOST_VECTORS * VECTOR_BYTES // 4
+"""Numbers that say how a tile's pixels are gathered: two for each part, of a pixel or more."""
 
 
 @inner
@@ -125,7 +128,7 @@ def _store(
 @inner
 def _gather(
     image: int, table: int, taps: int, first: int, count: int, across: int, pitch: int, like: float,
-    itemsize: int, columns: Array, start: int,
+    itemsize: int, copies: Array, start: int,
 ) -> None:  # fmt: skip
     """Copy pixels first ... first + count at every tap: at `start` [p][t, :] for `width` pixels each.
 
@@ -143,14 +146,14 @@ def _gather(
             i, j = divmod(first + p + q, across)
             run = min(across - j, pixels - q)
             for v in range(0, run, vector):
-                columns[segments, 0] = (i * pitch + j + v) * itemsize
-                columns[segments, 1] = (q + v) * itemsize
+                copies[2 * segments] = (i * pitch + j + v) * itemsize
+                copies[2 * segments + 1] = (q + v) * itemsize
                 segments += 1
             q += run
         target = start + p * taps * itemsize
         if segments == 3:  # the usual case, with everything in registers
-            from0, from1, from2 = columns[0, 0], columns[1, 0], columns[2, 0]
-            to0, to1, to2 = columns[0, 1], columns[1, 1], columns[2, 1]
+            from0, from1, from2 = copies[0], copies[2], copies[4]
+            to0, to1, to2 = copies[1], copies[3], copies[5]
             for t in range(taps):
                 source = image + load_int(table + 8 * t) * itemsize
                 move_vector(like, source + from0, target + to0)
@@ -161,7 +164,7 @@ def _gather(
             for t in range(taps):
                 source = image + load_int(table + 8 * t) * itemsize
                 for g in range(segments):
-                    move_vector(like, source + columns[g, 0], target + columns[g, 1])
+                    move_vector(like, source + copies[2 * g], target + copies[2 * g + 1])
                 target += own * itemsize
 
 
@@ -227,13 +230,13 @@ def _convolve_images(
     w: int, workers: int, x: Array, size: Pair, border: Pair, stride: Pair, packed: bool,
     rows: int, columns: int, offsets: Array, phases: Array, bands: Array, weights: Array,
     bias: Array, rectify: int, tall: int, wide: int, steps: Pair, splits: int, pixels: int,
-    row_steps: Array, buffers: Array, sums: Array, gathered: Array, out: Array,
+    row_steps: Array, buffers: Array, sums: Array, gathered: Array, copies: Array, out: Array,
 ) -> None:  # fmt: skip
     """Worker w of some: sum over the taps of images x (N, G, C, H W) into out (N, G, K, H, W).
 
     An image has `size`, and packed (rows, columns) in its phases. For each phase of `phases`,
-    weights from its start: (G, panels, taps, tall). buffers, sums, gathered: a row for each worker;
-    where `gathered` has room, pixels are gathered tap by tap before they are used. Where there are
+    weights from its start: (G, panels, taps, tall). buffers, sums, gathered, copies: a row for each
+    worker; where `gathered` has room, pixels are gathered tap by tap before use. Where there are
     `bands`, lines are computed by themselves and not in runs over flat positions. An image whose
     outputs all follow one another may come as out (N, G, K, 1, H W).
     """
@@ -248,7 +251,6 @@ def _convolve_images(
     buffer = address(buffers) + w * buffers.shape[1] * itemsize
     run = address(sums) + w * sums.shape[1] * itemsize
     spare = run + tall * pixels * itemsize
-    copies = np.empty((2 * MOST_VECTORS * (VECTOR_BYTES // itemsize) + MOST_VECTORS, 2), np.int64)
     ready: Any = np.int64(-1)
     for item in range(w * items // workers, (w + 1) * items // workers):
         plane, split = divmod(item, splits)
@@ -292,7 +294,7 @@ def _convolve_images(
                 pixel_table = address(gathered) + w * room * itemsize if room else 0
                 if room:
                     _gather(
-                        source, table, taps, first, count, across, columns, like, itemsize, copies,
+                        source, table, taps, first, count, across, columns, like, itemsize, copies[w],
                         pixel_table,
                     )  # fmt: skip
                 for panel in range(first_panel, last_panel):
@@ -365,7 +367,8 @@ def _run(
         plan.wide, plan.steps, plan.splits, plan.pixels, ROW_STEPS,
         for_each("images", workers, plan.image_room, dtype),
         for_each("sums", workers, plan.sums_room, dtype),
-        for_each("gathered", workers, plan.gathered_room, dtype), out,
+        for_each("gathered", workers, plan.gathered_room, dtype),
+        for_each("copies", workers, COPIES, np.dtype(np.int64)), out,
     )  # fmt: skip
 
 

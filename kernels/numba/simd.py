@@ -39,10 +39,11 @@ SHAPES = tuple((ROWS, vectors) for vectors in range(1, MOST_VECTORS + 1))
 TALL = (ROWS, 6, 3)
 """Rows of the tiles of convolutions: what fits few channels best is chosen."""
 LINE_SHAPES = tuple((rows, n) for rows in TALL for n in range(1, 3 * ROWS // max(ROWS, rows) + 1))
-PIXEL_ROWS = {1: (4, 7, 10, 13), 2: (4, 6), 3: (4,)}
-"""Rows of tiles so many vectors wide: a narrow one needs many, to hide how long an FMA takes."""
-if VECTOR_BYTES == 64:
-    PIXEL_ROWS = {1: (8, 13, 18, 25), 2: (8, 13), 3: (8,)}
+PIXEL_ROWS = {1: (ROWS, 7, 9), 2: (ROWS, 6), 3: (ROWS,)}
+"""Rows of tiles so many vectors wide: a narrow one needs many, to hide how long an FMA takes.
+
+Each row has an address of its own; with more than nine they would not stay in registers.
+"""
 PIXEL_SHAPES = tuple((rows, n) for n, choice in PIXEL_ROWS.items() for rows in choice)
 
 _I64 = ir.IntType(64)
