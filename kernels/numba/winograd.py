@@ -416,3 +416,19 @@ def conv2d_input_grad_f4(
 ) -> None:  # fmt: skip
     """The gradient of the input: the convolution of the error with the turned weights."""
     _run(4, grad_out, (2 - padding[0], 2 - padding[1]), weight, True, None, 0, grad_x)
+
+
+def _transpose_pays(output_padding: Pair, **call: Any) -> bool:
+    return output_padding == (0, 0) and _backward_pays(**call)
+
+
+@kernel(
+    "conv_transpose2d", backend="numba", name="winograd2", priority=2, supports=_transpose_pays,
+    flops=16 / 36,
+)  # fmt: skip
+def conv_transpose2d_f2(
+    x: Array, weight: Array, bias: Array | None, stride: Pair, padding: Pair, output_padding: Pair,
+    dilation: Pair, groups: int, out: Array,
+) -> None:  # fmt: skip
+    """A transposed convolution: one with the turned weights."""
+    _run(2, x, (2 - padding[0], 2 - padding[1]), weight, True, bias, 0, out)
