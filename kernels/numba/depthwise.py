@@ -41,7 +41,7 @@ from trine.kernels.numba.plane_taps import (
     table_entry,
     weave,
 )
-from trine.kernels.numba.simd import VECTOR_BYTES, address, finish_run, lanes, number
+from trine.kernels.numba.simd import VECTOR_BYTES, address, finish_lines, lanes, number
 from trine.kernels.numba.windows import Windows
 from trine.kernels.registry import kernel
 
@@ -80,7 +80,7 @@ def _conv_planes(
             if activation > 1:
                 activate(sums[:area], zero, activation, out[p, k])
             elif activation:
-                finish_run(nothing, target, nothing, 1, area, target)
+                finish_lines(nothing, target, area, nothing, 1, 1, area, target, area)
 
 
 @parallel(grain=GRAIN)

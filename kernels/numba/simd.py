@@ -1,325 +1,309 @@
-"""The register tile behind products and convolutions, written in LLVM's vectors.
+"""The register tiles behind products and convolutions, and what brings data to them.
 
 Left to itself, LLVM reaches a fifth of the machine on these loops. So the innermost loop is spelled
-out: ROWS x `vectors` accumulators that stay in registers, one fused multiply-add each a step, for
+out: some rows of accumulator vectors that stay in registers, one fused multiply-add each a step, for
 
-    out[g, v] (+)= sum_k a[rows[g] + k-th step] * x[k-th step + v],    0 <= g < ROWS
+    out[g, v] (+)= sum_k a[rows[g] + k-th step] * x[k-th step + v],    0 <= g < rows
 
 where a's elements are broadcast and x's are read as vectors. A step is a fixed distance or the entry
 of a table, which is how taps of a convolution and pixels of an image are walked without copies.
 Everything is passed as an address: an array costs seven registers a call, an address one.
-
-Widths follow the machine: AVX-512 has 64-byte vectors and 32 registers, AVX2 32 bytes and 16; else
-16 bytes and 16. $TRINE_VECTOR_BYTES sets another width, to test one machine's code on another.
 """
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
-import llvmlite.binding as llvm
 import numpy as np
 from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-from trine.kernels.numba.jit import helper
+from trine.kernels.numba.geometry import Pair
+from trine.kernels.numba.native import Library
+from trine.kernels.numba.spread import inner
+from trine.kernels.numba.vectors import (
+    MOST_VECTORS,
+    ROWS,
+    VECTOR_BYTES,
+    Vectors,
+    address,
+    lanes,
+    number,
+)
 
+__all__ = ["MOST_VECTORS", "ROWS", "VECTOR_BYTES", "Vectors", "address", "lanes", "number"]
 
-def _vector_bytes() -> int:
-    chosen = os.environ.get("TRINE_VECTOR_BYTES")
-    if chosen is not None:
-        if chosen not in ("16", "32", "64"):
-            raise ValueError(
-                f"[simd] expected TRINE_VECTOR_BYTES as 16, 32 or 64, got {chosen!r}. Leave it unset."
-            )
-        return int(chosen)
-    features = llvm.get_host_cpu_features()
-    if features.get("avx512f"):
-        return 64
-    return 32 if features.get("avx2") and features.get("fma") else 16
+SHAPES = tuple((ROWS, vectors) for vectors in range(1, MOST_VECTORS + 1))
+"""Rows and vectors of the tiles of products."""
+TALL = (ROWS, 6, 3)
+"""Rows of the tiles of convolutions: what fits few channels best is chosen."""
+LINE_SHAPES = tuple((rows, n) for rows in TALL for n in range(1, 3 * ROWS // max(ROWS, rows) + 1))
+PIXEL_ROWS = {1: (ROWS, 7, 9), 2: (ROWS, 6), 3: (ROWS,)}
+"""Rows of tiles so many vectors wide: a narrow one needs many, to hide how long an FMA takes.
 
-
-VECTOR_BYTES = _vector_bytes()
-ROWS = 8 if VECTOR_BYTES == 64 else 4
-MOST_VECTORS = 3
-"""ROWS x 3 accumulators, 3 vectors and a broadcast fill the registers: 28 of 32, or 16 of 16."""
+Each row has an address of its own; with more than nine they would not stay in registers.
+"""
+PIXEL_SHAPES = tuple((rows, n) for n, choice in PIXEL_ROWS.items() for rows in choice)
 
 _I64 = ir.IntType(64)
-_I32 = ir.IntType(32)
-_POINTER_TYPES = {types.float32: ir.FloatType(), types.float64: ir.DoubleType()}
+
+LIBRARY = Library("simd")
 
 
-def lanes(itemsize: int) -> int:
-    """Return how many elements a vector holds."""
-    return VECTOR_BYTES // itemsize
+def _sum_up(v: Vectors, starts: list[Any], depth: Any, factors: Any, vectors: Any) -> list[Any]:
+    """Emit the loop over k < depth: starts[g, i] + sum_k factors(k)[g] * vectors(k)[i]."""
+    b = v.b
+    first, loop, done = b.block, b.append_basic_block("step"), b.append_basic_block("done")
+    b.cbranch(b.icmp_signed(">", depth, number(0)), loop, done)
+    b.position_at_end(loop)
+    k = b.phi(_I64)
+    held = [b.phi(v.type) for _ in starts]
+    read = vectors(k)
+    broadcast = [v.broadcast(scalar) for scalar in factors(k)]
+    pairs = [(factor, x) for factor in broadcast for x in read]
+    new = [v.fma(factor, x, sums) for (factor, x), sums in zip(pairs, held, strict=True)]
+    following = b.add(k, number(1))
+    b.cbranch(b.icmp_signed("<", following, depth), loop, done)
+    k.add_incoming(number(0), first)
+    k.add_incoming(following, loop)
+    b.position_at_end(done)
+    results = [b.phi(v.type) for _ in starts]
+    for start, sums, result, last in zip(starts, held, results, new, strict=True):
+        for phi in (sums, result):
+            phi.add_incoming(start, first)
+            phi.add_incoming(last, loop)
+    return results
 
 
-def number(value: int) -> Any:
-    return ir.Constant(_I64, value)
+def _tile(
+    rows: int, vectors: int, a_table: bool, b: Any, element: Any,
+    a: Any, row_table: Any, a_walk: Any, x: Any, x_step: Any, depth: Any, add: Any, out: Any,
+    out_step: Any,
+) -> None:  # fmt: skip
+    """Emit one tile; a's steps come from a table, or are fixed.
+
+    a, x, out: addresses; row_table: address of the rows' distances in a; a_walk: a distance in
+    elements or the address of a table of them; add: whether to add to what `out` holds.
+    """
+    v = Vectors(b, element)
+    table = ir.PointerType(_I64)
+    row_table = b.inttoptr(row_table, table)
+    a_walk = b.inttoptr(a_walk, table) if a_table else a_walk
+    a_start, x_start, out_start = v.pointer(a), v.pointer(x), v.pointer(out)
+    bases = [v.at(a_start, b.load(v.at(row_table, number(g)))) for g in range(rows)]
+    places = [
+        v.at(out_start, b.add(b.mul(number(g), out_step), number(i * v.lanes)))
+        for g in range(rows)
+        for i in range(vectors)
+    ]
+    entry = b.block
+    with b.if_then(b.icmp_signed("!=", add, number(0))):
+        before = [v.load(place) for place in places]
+        adding = b.block
+    starts = []
+    for value in before:
+        start = b.phi(v.type)
+        start.add_incoming(v.zero, entry)
+        start.add_incoming(value, adding)
+        starts.append(start)
+
+    def factors(k: Any) -> list[Any]:
+        index = b.load(v.at(a_walk, k)) if a_table else b.mul(k, a_walk)
+        return [b.load(v.at(base, index)) for base in bases]
+
+    def read(k: Any) -> list[Any]:
+        return v.load_row(v.at(x_start, b.mul(k, x_step)), vectors)
+
+    for result, place in zip(_sum_up(v, starts, depth, factors, read), places, strict=True):
+        v.store(result, place)
 
 
-class Vectors:
-    """Emits loads, stores and arithmetic on vectors of one element type."""
+def _lines(
+    rows: int, vectors: int, b: Any, element: Any,
+    a: Any, x: Any, x_pitch: Any, x_table: Any, depth: Any, bias: Any, rectify: Any, count: Any,
+    last: Any, out: Any, out_pitch: Any, out_plane: Any, valid: Any, spare: Any,
+) -> None:  # fmt: skip
+    """Emit tiles below one another, in the lines of an image, with bias and rectifier.
 
-    def __init__(self, builder: Any, scalar_type: Any) -> None:
-        self.b = builder
-        self.scalar = _POINTER_TYPES[scalar_type]
-        self.itemsize = scalar_type.bitwidth // 8
-        self.lanes = lanes(self.itemsize)
-        self.type = ir.VectorType(self.scalar, self.lanes)
-        self.zero = ir.Constant(self.type, [0.0] * self.lanes)
-        self.name = f"v{self.lanes}f{scalar_type.bitwidth}"
-        self.indices = ir.VectorType(_I32, self.lanes)
-        self.mask = ir.VectorType(ir.IntType(1), self.lanes)
+    a: address of (depth, rows); x: address of the first line of `count`, x_pitch apart, that is read
+    where the table at x_table says; bias: of each row; row g of a tile goes to out + g out_plane,
+    but rows from `valid` on to `spare`. The last vector of a row begins at `last`, where it may
+    overlap the one before it, with the same values.
+    """
+    v = Vectors(b, element)
+    table = b.inttoptr(x_table, ir.PointerType(_I64))
+    weights, x_start, out_start = v.pointer(a), v.pointer(x), v.pointer(out)
+    last_row = b.sub(valid, number(1))
+    begins = [*(number(i * v.lanes) for i in range(vectors - 1)), last]
+    targets, pitches, biases = [], [], []
+    for g in range(rows):
+        is_valid = b.icmp_signed("<", number(g), valid)
+        place = v.at(out_start, b.mul(number(g), out_plane))
+        targets.append(b.select(is_valid, place, v.pointer(spare)))
+        pitches.append(b.select(is_valid, out_pitch, number(0)))
+        biases.append(v.at(v.pointer(bias), b.select(is_valid, number(g), last_row)))
+    lowest = v.broadcast(v.floor(rectify))
+    with cgutils.for_range(b, count, intp=_I64) as line:
+        x_line = v.at(x_start, b.mul(line.index, x_pitch))
 
-    def pointer(self, address: Any) -> Any:
-        return self.b.inttoptr(address, self.scalar.as_pointer())
+        def factors(k: Any) -> list[Any]:
+            here = v.at(weights, b.mul(k, number(rows)))
+            return [b.load(v.at(here, number(g))) for g in range(rows)]
 
-    def at(self, pointer: Any, index: Any) -> Any:
-        return self.b.gep(pointer, [index])
+        def read(k: Any) -> list[Any]:
+            here = v.at(x_line, b.load(v.at(table, k)))
+            return [v.load(v.at(here, begin)) for begin in begins]
 
-    def load(self, pointer: Any) -> Any:
-        value = self.b.load(self.b.bitcast(pointer, self.type.as_pointer()))
-        value.align = self.itemsize
-        return value
-
-    def store(self, value: Any, pointer: Any) -> None:
-        self.b.store(value, self.b.bitcast(pointer, self.type.as_pointer())).align = self.itemsize
-
-    def broadcast(self, scalar: Any) -> Any:
-        undefined = ir.Constant(self.type, ir.Undefined)
-        first = self.b.insert_element(undefined, scalar, ir.Constant(_I32, 0))
-        zeros = ir.Constant(self.indices, [0] * self.lanes)
-        return self.b.shuffle_vector(first, undefined, zeros)
-
-    def fma(self, x: Any, y: Any, z: Any) -> Any:
-        kind = ir.FunctionType(self.type, [self.type] * 3)
-        name = f"llvm.fma.{self.name}"
-        return self.b.call(cgutils.get_or_insert_function(self.b.module, kind, name), [x, y, z])
-
-    def first(self, count: Any) -> Any:
-        """Return the mask of the first `count` lanes."""
-        undefined = ir.Constant(self.indices, ir.Undefined)
-        one = self.b.insert_element(undefined, self.b.trunc(count, _I32), ir.Constant(_I32, 0))
-        counts = self.b.shuffle_vector(one, undefined, ir.Constant(self.indices, [0] * self.lanes))
-        return self.b.icmp_signed("<", ir.Constant(self.indices, list(range(self.lanes))), counts)
-
-    def masked_load(self, pointer: Any, mask: Any) -> Any:
-        vectors = self.type.as_pointer()
-        kind = ir.FunctionType(self.type, [vectors, _I32, self.mask, self.type])
-        name = f"llvm.masked.load.{self.name}.p0"
-        function = cgutils.get_or_insert_function(self.b.module, kind, name)
-        alignment = ir.Constant(_I32, self.itemsize)
-        return self.b.call(function, [self.b.bitcast(pointer, vectors), alignment, mask, self.zero])
-
-    def masked_store(self, value: Any, pointer: Any, mask: Any) -> None:
-        vectors = self.type.as_pointer()
-        kind = ir.FunctionType(ir.VoidType(), [self.type, vectors, _I32, self.mask])
-        name = f"llvm.masked.store.{self.name}.p0"
-        function = cgutils.get_or_insert_function(self.b.module, kind, name)
-        alignment = ir.Constant(_I32, self.itemsize)
-        self.b.call(function, [value, self.b.bitcast(pointer, vectors), alignment, mask])
-
-    def transposed(self, rows: list[Any]) -> list[Any]:
-        """Return the columns of lanes x lanes elements, by log2(lanes) stages of shuffles."""
-        n, step = self.lanes, self.lanes // 2
-        while step:
-            new = list(rows)
-            low = [j if not j & step else n + j - step for j in range(n)]
-            high = [j + step if not j & step else n + j for j in range(n)]
-            for i in range(n):
-                if not i & step:
-                    pair = rows[i], rows[i + step]
-                    new[i] = self.b.shuffle_vector(*pair, ir.Constant(self.indices, low))
-                    new[i + step] = self.b.shuffle_vector(*pair, ir.Constant(self.indices, high))
-            rows, step = new, step // 2
-        return rows
+        results = _sum_up(v, [v.zero] * (rows * vectors), depth, factors, read)
+        for g in range(rows):
+            added = v.broadcast(b.load(biases[g]))
+            target = v.at(targets[g], b.mul(line.index, pitches[g]))
+            for i, begin in enumerate(begins):
+                z = v.at_least(b.fadd(results[g * vectors + i], added), lowest)
+                v.store(z, v.at(target, begin))
 
 
-@intrinsic
-def address(typingctx: Any, array: Any) -> Any:
-    """Return where an array's first element lies. The caller keeps the array alive."""
+def _choice_of(name: str, arguments: int, shapes: tuple[Pair, ...], make: Any) -> Any:
+    """Make a function of several shapes of tiles; it is told rows * 16 + vectors first."""
 
-    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        data = context.make_array(signature.args[0])(context, builder, args[0]).data
-        return builder.ptrtoint(data, _I64)
+    def emit(b: Any, element: Any, shape: Any, *args: Any) -> None:
+        kind, end = b.function.function_type, b.append_basic_block("end")
+        choice = b.switch(shape, end)
+        for rows, vectors in shapes:
+            tile = ir.Function(b.module, kind, f"{name}{rows}x{vectors}_{element}")
+            tile.linkage = "internal"
+            tile.attributes.add("noinline")
+            inside = ir.IRBuilder(tile.append_basic_block())
+            make(rows, vectors, inside, element, *tile.args[1:])
+            inside.ret_void()
+            block = b.append_basic_block()
+            choice.add_case(number(rows * 16 + vectors), block)
+            b.position_at_end(block)
+            b.call(tile, [shape, *args], tail=True)
+            b.branch(end)
+        b.position_at_end(end)
 
-    return types.int64(array), emit
-
-
-def _make_tile(vectors: int, a_table: bool, x_table: bool) -> Any:
-    """Make the tile of a number of vectors; tables of steps, or fixed steps, for a and x."""
-
-    @intrinsic
-    def tile(
-        typingctx: Any,
-        like: Any,
-        a: Any,
-        rows: Any,
-        a_step: Any,
-        x: Any,
-        x_step: Any,
-        depth: Any,
-        add: Any,
-        out: Any,
-        out_step: Any,
-    ) -> Any:
-        """Compute one tile; `like` is a number of the element type, the rest are int64.
-
-        a, x, out: addresses; rows: address of ROWS distances; a_step, x_step: distances in
-        elements or addresses of tables of them; add: whether to add to what `out` holds.
-        """
-        signature = types.void(like, *[types.int64] * 9)
-
-        def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            b, v = builder, Vectors(builder, signature.args[0])
-            _, a_base, row_table, a_walk, x_base, x_walk, depth, add, out, out_step = args
-            table = ir.PointerType(_I64)
-            row_table = b.inttoptr(row_table, table)
-            a_start = v.pointer(a_base)
-            bases = [v.at(a_start, b.load(v.at(row_table, number(g)))) for g in range(ROWS)]
-            x_start, out_start = v.pointer(x_base), v.pointer(out)
-            places = [
-                [
-                    v.at(out_start, b.add(b.mul(number(g), out_step), number(i * v.lanes)))
-                    for i in range(vectors)
-                ]
-                for g in range(ROWS)
-            ]
-            a_walk = b.inttoptr(a_walk, table) if a_table else a_walk
-            x_walk = b.inttoptr(x_walk, table) if x_table else x_walk
-            sums = [
-                [cgutils.alloca_once_value(b, v.zero) for _ in range(vectors)] for _ in range(ROWS)
-            ]
-            with b.if_then(b.icmp_signed("!=", add, number(0))):
-                for g in range(ROWS):
-                    for i in range(vectors):
-                        b.store(v.load(places[g][i]), sums[g][i])
-            entry, loop, done = (
-                b.block, b.append_basic_block("tile"), b.append_basic_block("tile_done")
-            )  # fmt: skip
-            starts = [[b.load(s) for s in row] for row in sums]
-            b.cbranch(b.icmp_signed(">", depth, number(0)), loop, done)
-            b.position_at_end(loop)
-            k = b.phi(_I64)
-            k.add_incoming(number(0), entry)
-            held = [[b.phi(v.type) for _ in range(vectors)] for _ in range(ROWS)]
-            a_index = b.load(v.at(a_walk, k)) if a_table else b.mul(k, a_walk)
-            x_index = b.load(v.at(x_walk, k)) if x_table else b.mul(k, x_walk)
-            x_here = v.at(x_start, x_index)
-            read = [v.load(v.at(x_here, number(i * v.lanes))) for i in range(vectors)]
-            new = []
-            for g in range(ROWS):
-                factor = v.broadcast(b.load(v.at(bases[g], a_index)))
-                new.append([v.fma(factor, read[i], held[g][i]) for i in range(vectors)])
-            following = b.add(k, number(1))
-            k.add_incoming(following, loop)
-            b.cbranch(b.icmp_signed("<", following, depth), loop, done)
-            b.position_at_end(done)
-            for g in range(ROWS):
-                for i in range(vectors):
-                    held[g][i].add_incoming(starts[g][i], entry)
-                    held[g][i].add_incoming(new[g][i], loop)
-                    result = b.phi(v.type)
-                    result.add_incoming(starts[g][i], entry)
-                    result.add_incoming(new[g][i], loop)
-                    places[g][i] = (result, places[g][i])
-            for row in places:
-                for result, place in row:
-                    v.store(result, place)
-            return context.get_dummy_value()
-
-        return signature, emit
-
-    return tile
+    return LIBRARY.function(name, "i" * (1 + arguments), emit)
 
 
-# Kernels refer to each by a name of its own, since Numba cannot index a list of intrinsics.
-_steps1, _steps2, _steps3 = (_make_tile(n, False, False) for n in (1, 2, 3))
-_taps1, _taps2, _taps3 = (_make_tile(n, False, True) for n in (1, 2, 3))
-_pixels1, _pixels2, _pixels3 = (_make_tile(n, True, False) for n in (1, 2, 3))
+def _of_steps(rows: int, vectors: int, *rest: Any) -> None:
+    _tile(rows, vectors, False, *rest)
 
 
-@helper
+def _of_pixels(rows: int, vectors: int, *rest: Any) -> None:
+    _tile(rows, vectors, True, *rest)
+
+
+_steps = _choice_of("steps", 9, SHAPES, _of_steps)
+_pixels = _choice_of("pixels", 9, PIXEL_SHAPES, _of_pixels)
+_lines_of_taps = _choice_of("lines", 14, LINE_SHAPES, _lines)
+
+
+@inner
 def tile_of_steps(
     like: Any, vectors: int, a: int, rows: int, a_step: int, x: int, x_step: int, depth: int,
     add: int, out: int, out_step: int,
 ) -> None:  # fmt: skip
     """A tile of ROWS x `vectors`: both operands advance by fixed distances (products)."""
-    if vectors == 3:
-        _steps3(like, a, rows, a_step, x, x_step, depth, add, out, out_step)
-    elif vectors == 2:
-        _steps2(like, a, rows, a_step, x, x_step, depth, add, out, out_step)
-    else:
-        _steps1(like, a, rows, a_step, x, x_step, depth, add, out, out_step)
+    _steps(like, ROWS * 16 + vectors, a, rows, a_step, x, x_step, depth, add, out, out_step)
 
 
-@helper
-def tile_of_taps(
-    like: Any, vectors: int, a: int, rows: int, a_step: int, x: int, x_table: int, depth: int,
-    add: int, out: int, out_step: int,
-) -> None:  # fmt: skip
-    """A tile of ROWS x `vectors`: x is read where a table of taps says (convolutions)."""
-    if vectors == 3:
-        _taps3(like, a, rows, a_step, x, x_table, depth, add, out, out_step)
-    elif vectors == 2:
-        _taps2(like, a, rows, a_step, x, x_table, depth, add, out, out_step)
-    else:
-        _taps1(like, a, rows, a_step, x, x_table, depth, add, out, out_step)
-
-
-@helper
+@inner
 def tile_of_pixels(
-    like: Any, vectors: int, a: int, rows: int, a_table: int, x: int, x_step: int, depth: int,
-    add: int, out: int, out_step: int,
+    like: Any, tall: int, vectors: int, a: int, rows: int, a_table: int, x: int, x_step: int,
+    depth: int, add: int, out: int, out_step: int,
 ) -> None:  # fmt: skip
-    """A tile of ROWS x `vectors`: a is read where a table of pixels says (weight gradients)."""
-    if vectors == 3:
-        _pixels3(like, a, rows, a_table, x, x_step, depth, add, out, out_step)
-    elif vectors == 2:
-        _pixels2(like, a, rows, a_table, x, x_step, depth, add, out, out_step)
-    else:
-        _pixels1(like, a, rows, a_table, x, x_step, depth, add, out, out_step)
+    """A tile of `tall` x `vectors`: a is read where a table of pixels says (weight gradients)."""
+    _pixels(like, tall * 16 + vectors, a, rows, a_table, x, x_step, depth, add, out, out_step)
 
 
-@intrinsic
-def _transpose_block(
-    typingctx: Any, like: Any, x: Any, x_step: Any, rows: Any, columns: Any, out: Any, out_step: Any
-) -> Any:
+@inner
+def lines_of_taps(
+    like: Any, tall: int, vectors: int, a: int, x: int, x_pitch: int, x_table: int, depth: int,
+    bias: int, rectify: int, count: int, last: int, out: int, out_pitch: int, out_plane: int,
+    valid: int, spare: int,
+) -> None:  # fmt: skip
+    """Tiles of `tall` x `vectors` in `count` lines: x is read where a table of taps says."""
+    _lines_of_taps(
+        like, tall * 16 + vectors, a, x, x_pitch, x_table, depth, bias, rectify, count,
+        last, out, out_pitch, out_plane, valid, spare,
+    )  # fmt: skip
+
+
+def _emit_transpose(
+    b: Any, element: Any, x: Any, x_step: Any, rows: Any, columns: Any, out: Any, out_step: Any
+) -> None:
     """out[c, r] = x[r, c] for up to lanes x lanes elements; nothing else is read or written."""
-    signature = types.void(like, *[types.int64] * 6)
+    v = Vectors(b, element)
+    source, target = v.pointer(x), v.pointer(out)
+    sources = [v.at(source, b.mul(number(i), x_step)) for i in range(v.lanes)]
+    targets = [v.at(target, b.mul(number(i), out_step)) for i in range(v.lanes)]
 
-    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        b, v = builder, Vectors(builder, signature.args[0])
-        _, x, x_step, rows, columns, out, out_step = args
-        source, target = v.pointer(x), v.pointer(out)
-        full = b.and_(
-            b.icmp_signed("==", rows, number(v.lanes)),
-            b.icmp_signed("==", columns, number(v.lanes)),
-        )
-        sources = [v.at(source, b.mul(number(i), x_step)) for i in range(v.lanes)]
-        targets = [v.at(target, b.mul(number(i), out_step)) for i in range(v.lanes)]
-        none = ir.Constant(v.mask, [0] * v.lanes)
-        with b.if_else(full) as (whole, part):
-            with whole:
-                for value, place in zip(
-                    v.transposed([v.load(p) for p in sources]), targets, strict=True
-                ):
-                    v.store(value, place)
-            with part:
-                inside, outside = v.first(columns), v.first(rows)
-                loaded = [
-                    v.masked_load(p, b.select(b.icmp_signed(">", rows, number(i)), inside, none))
-                    for i, p in enumerate(sources)
-                ]
-                for i, value in enumerate(v.transposed(loaded)):
-                    mask = b.select(b.icmp_signed(">", columns, number(i)), outside, none)
-                    v.masked_store(value, targets[i], mask)
-        return context.get_dummy_value()
+    def whole() -> None:
+        for value, place in zip(v.transposed([v.load(p) for p in sources]), targets, strict=True):
+            v.store(value, place)
 
-    return signature, emit
+    if not _HAS_MASKS:  # then no other block comes here
+        whole()
+        return
+    full = b.and_(
+        b.icmp_signed("==", rows, number(v.lanes)), b.icmp_signed("==", columns, number(v.lanes))
+    )
+    none = ir.Constant(v.mask, [0] * v.lanes)
+    with b.if_else(full) as (all_of_it, part):
+        with all_of_it:
+            whole()
+        with part:
+            inside, outside = v.first(columns), v.first(rows)
+            loaded = [
+                v.masked_load(p, b.select(b.icmp_signed(">", rows, number(i)), inside, none))
+                for i, p in enumerate(sources)
+            ]
+            for i, value in enumerate(v.transposed(loaded)):
+                mask = b.select(b.icmp_signed(">", columns, number(i)), outside, none)
+                v.masked_store(value, targets[i], mask)
+
+
+_HAS_MASKS = VECTOR_BYTES == 64
+"""AVX-512 stores parts of vectors at full speed; what came before does not."""
+
+_transpose_block = LIBRARY.function("transpose", "iiiiii", _emit_transpose)
+
+
+def _emit_turn(
+    b: Any, element: Any, x: Any, x_step: Any, rows: Any, out: Any, out_step: Any
+) -> None:
+    """out[c, r] = x[min(r, rows - 1), c] for lanes x lanes elements."""
+    v = Vectors(b, element)
+    source, target, last = v.pointer(x), v.pointer(out), b.sub(rows, number(1))
+    lines = []
+    for i in range(v.lanes):
+        row = b.select(b.icmp_signed("<", number(i), last), number(i), last)
+        lines.append(v.load(v.at(source, b.mul(row, x_step))))
+    for i, value in enumerate(v.transposed(lines)):
+        v.store(value, v.at(target, b.mul(number(i), out_step)))
+
+
+_turn_block = LIBRARY.function("turn", "iiiii", _emit_turn)
+
+
+@inner
+def turn(
+    like: Any, itemsize: int, x: int, x_step: int, rows: int, columns: int, out: int, out_step: int
+) -> None:
+    """out[c * out_step + r] = x[r * x_step + c], in whole vectors: beyond `rows` lies anything."""
+    block = VECTOR_BYTES // itemsize
+    if columns < block:
+        transpose(like, itemsize, x, x_step, rows, columns, out, out_step)
+        return
+    for r in range(0, rows, block):
+        for c in range(0, columns, block):
+            first = min(c, columns - block)  # the last block overlaps the one before it
+            _turn_block(
+                like, x + (r * x_step + first) * itemsize, x_step, min(block, rows - r),
+                out + (first * out_step + r) * itemsize, out_step,
+            )  # fmt: skip
 
 
 @intrinsic
@@ -334,11 +318,7 @@ def _move_element(typingctx: Any, like: Any, x: Any, out: Any) -> Any:
     return types.void(like, types.int64, types.int64), emit
 
 
-_HAS_MASKS = VECTOR_BYTES == 64
-"""AVX-512 stores parts of vectors at full speed; what came before does not."""
-
-
-@helper
+@inner
 def transpose(
     like: Any, itemsize: int, x: int, x_step: int, rows: int, columns: int, out: int, out_step: int
 ) -> None:
@@ -360,42 +340,51 @@ def transpose(
                         )  # fmt: skip
 
 
-@intrinsic
-def finish_run(
-    typingctx: Any, like: Any, x: Any, bias: Any, rectify: Any, count: Any, out: Any
-) -> Any:
-    """out[j] = x[j] + bias for j < count, or max(0, x[j] + bias) where `rectify`; NaN stays NaN."""
-    signature = types.void(like, types.int64, like, types.int64, types.int64, types.int64)
+def _emit_finish_lines(
+    b: Any, element: Any, x: Any, x_pitch: Any, bias: Any, rectify: Any, lines: Any, count: Any,
+    out: Any, out_pitch: Any,
+) -> None:  # fmt: skip
+    """out[i, j] = x[i, j] + bias for j < count, or max(0, x[i, j] + bias); NaN stays NaN."""
+    v = Vectors(b, element)
+    lowest = v.floor(rectify)
+    biases, floors = v.broadcast(bias), v.broadcast(lowest)
+    last = b.sub(count, number(v.lanes))
+    is_long = b.icmp_signed(">=", last, number(0))
+    with cgutils.for_range(b, lines, intp=_I64) as line:
+        source = v.at(v.pointer(x), b.mul(line.index, x_pitch))
+        target = v.at(v.pointer(out), b.mul(line.index, out_pitch))
 
-    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        b, v = builder, Vectors(builder, signature.args[0])
-        _, x, bias, rectify, count, out = args
-        source, target = v.pointer(x), v.pointer(out)
-        lowest = b.select(
-            b.icmp_signed("!=", rectify, number(0)),
-            ir.Constant(v.scalar, 0.0),
-            ir.Constant(v.scalar, float("-inf")),
-        )
-        biases, floors = v.broadcast(bias), v.broadcast(lowest)
-
-        def finish_vector(place: Any) -> None:
+        def finish_vector(place: Any, source: Any = source, target: Any = target) -> None:
             z = b.fadd(v.load(v.at(source, place)), biases)
-            z = b.select(b.fcmp_ordered("<", z, floors), floors, z)
-            v.store(z, v.at(target, place))
+            v.store(v.at_least(z, floors), v.at(target, place))
 
-        with b.if_else(b.icmp_signed(">=", count, number(v.lanes))) as (long, short):
+        with b.if_else(is_long) as (long, short):
             with long:
-                last = b.sub(count, number(v.lanes))
                 with cgutils.for_range_slice(b, number(0), last, number(v.lanes), _I64) as (j, _):
                     finish_vector(j)
                 finish_vector(last)  # overlaps the vector before it, with the same values
             with short, cgutils.for_range(b, count, intp=_I64) as loop:
                 z = b.fadd(b.load(v.at(source, loop.index)), bias)
-                z = b.select(b.fcmp_ordered("<", z, lowest), lowest, z)
-                b.store(z, v.at(target, loop.index))
-        return context.get_dummy_value()
+                b.store(v.at_least(z, lowest), v.at(target, loop.index))
 
-    return signature, emit
+
+finish_lines = LIBRARY.function("finish_lines", "iixiiiii", _emit_finish_lines)
+"""finish_lines(like, x, x_pitch, bias, rectify, lines, count, out, out_pitch)"""
+
+
+def _emit_move_apart(
+    b: Any, element: Any, x: Any, x_step: Any, count: Any, out: Any, out_step: Any, bias: Any
+) -> None:
+    """out[j * out_step] = x[j * x_step] + bias for j < count."""
+    v = Vectors(b, element)
+    source, target = v.pointer(x), v.pointer(out)
+    with cgutils.for_range(b, count, intp=_I64) as loop:
+        value = b.fadd(b.load(v.at(source, b.mul(loop.index, x_step))), bias)
+        b.store(value, v.at(target, b.mul(loop.index, out_step)))
+
+
+move_apart = LIBRARY.function("move_apart", "iiiiix", _emit_move_apart)
+"""move_apart(like, x, x_step, count, out, out_step, bias)"""
 
 
 @intrinsic
@@ -419,6 +408,8 @@ def move_vector(typingctx: Any, like: Any, x: Any, out: Any) -> Any:
 
     return types.void(like, types.int64, types.int64), emit
 
+
+LIBRARY.load_cached()
 
 ROW_STEPS = np.arange(ROWS, dtype=np.int64)
 """The distances of ROWS neighbours: the row table of a packed panel."""

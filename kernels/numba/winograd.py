@@ -35,7 +35,7 @@ from trine.kernels.numba.simd import (
     VECTOR_BYTES,
     Vectors,
     address,
-    finish_run,
+    finish_lines,
     lanes,
     number,
     tile_of_steps,
@@ -242,7 +242,10 @@ def _convolve(
         for item in range(w * items // workers, (w + 1) * items // workers):
             image, split = divmod(item, splits)
             if image != ready:
-                pack_image(x[image], size, border[0], border[1], (m, m), rows, columns, buffers[w])
+                pack_image(
+                    like, itemsize, address(x[image]), channels, size, border[0], border[1], (m, m),
+                    rows, columns, address(buffers[w]),
+                )  # fmt: skip
                 ready = image
             for first in range(0, total, most):
                 count = min(most, total - first)
@@ -297,9 +300,9 @@ def _store(
             for a in range(min(m, height - i * m)):
                 start = a * m * most + done * m
                 if activation < 2:
-                    finish_run(
-                        added, address(pixels) + start * size, added, activation, valid,
-                        address(out) + ((i * m + a) * width + j * m) * size,
+                    finish_lines(
+                        added, address(pixels) + start * size, 0, added, activation, 1, valid,
+                        address(out) + ((i * m + a) * width + j * m) * size, 0,
                     )  # fmt: skip
                 else:
                     activate(
@@ -413,3 +416,19 @@ def conv2d_input_grad_f4(
 ) -> None:  # fmt: skip
     """The gradient of the input: the convolution of the error with the turned weights."""
     _run(4, grad_out, (2 - padding[0], 2 - padding[1]), weight, True, None, 0, grad_x)
+
+
+def _transpose_pays(output_padding: Pair, **call: Any) -> bool:
+    return output_padding == (0, 0) and _backward_pays(**call)
+
+
+@kernel(
+    "conv_transpose2d", backend="numba", name="winograd2", priority=2, supports=_transpose_pays,
+    flops=16 / 36,
+)  # fmt: skip
+def conv_transpose2d_f2(
+    x: Array, weight: Array, bias: Array | None, stride: Pair, padding: Pair, output_padding: Pair,
+    dilation: Pair, groups: int, out: Array,
+) -> None:  # fmt: skip
+    """A transposed convolution: one with the turned weights."""
+    _run(2, x, (2 - padding[0], 2 - padding[1]), weight, True, bias, 0, out)

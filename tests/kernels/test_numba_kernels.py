@@ -75,6 +75,14 @@ CONVOLUTIONS: list[tuple[int, int, int, int, int, Pair, Pair, Pair, Pair, int]] 
     (2, 2, 9, 19, 4, (5, 5), (2, 2), (2, 2), (1, 1), 2),
     (2, 3, 11, 33, 3, (3, 3), (2, 2), (1, 1), (2, 2), 3),
     (1, 2, 10, 40, 6, (2, 4), (3, 2), (1, 3), (1, 1), 2),
+    # lines of whole vectors and of a rest, few and odd channels, lines that meet no error
+    (3, 2, 7, 8, 5, (3, 3), (1, 1), (0, 0), (1, 1), 1),
+    (2, 3, 20, 17, 9, (3, 5), (1, 1), (1, 2), (1, 1), 1),
+    (2, 6, 6, 40, 9, (3, 3), (1, 1), (1, 1), (1, 1), 3),
+    (2, 2, 8, 33, 3, (2, 1), (1, 1), (0, 0), (7, 1), 1),
+    (1, 5, 30, 26, 25, (3, 2), (1, 1), (2, 1), (2, 1), 1),
+    (2, 1, 5, 24, 17, (5, 1), (1, 1), (4, 0), (1, 1), 1),
+    (9, 24, 6, 9, 2, (2, 2), (1, 1), (1, 1), (1, 1), 1),
 ]
 ACTIVATIONS = ("none", "relu", "sigmoid", "tanh")
 
@@ -94,6 +102,12 @@ def convolutions() -> Iterator[Call]:
         yield Call("conv2d", [x, weight, bias], {**shared, "activation": activation})
         yield Call("conv2d_input_grad", [error, weight], {"input_size": (h, w), **shared})
         yield Call("conv2d_weight_grad", [error, x], {"kernel_size": kernel, **shared})
+        more = tuple(
+            size - (out[a] - 1) * stride[a] + 2 * padding[a] - dilation[a] * (kernel[a] - 1) - 1
+            for a, size in enumerate((h, w))
+        )
+        bias = _normal(i + 11, c) if i % 2 else None
+        yield Call("conv_transpose2d", [error, weight, bias], {"output_padding": more, **shared})
     bad = _normal(3, 2, 2, 8, 8)
     bad[0, 0, 3, 3], bad[1, 1, 0, 7] = np.nan, np.inf
     error, weight = _normal(4, 2, 3, 8, 8), _normal(5, 3, 2, 3, 3)
