@@ -179,7 +179,10 @@ def _spread_planes(
         source = address(error[p])
         left = (error.shape[0] - 1 - p) * error.shape[1] * error.shape[2]
         if packed or left < VECTOR_BYTES // itemsize:
-            pack_image(error[p], out_size, border[0], border[1], (1, 1), rows, columns, copy)
+            pack_image(
+                like, itemsize, address(error[p]), error.shape[1], out_size, border[0], border[1],
+                (1, 1), rows, columns, address(copy),
+            )  # fmt: skip
             source = address(copy)
         for f in range(phases.shape[0]):
             start, step, room = address(grad_x[p]), size[1], grad_x.shape[1]

@@ -263,7 +263,10 @@ def pack_plane(
 ) -> None:
     """Copy a plane (1, H W) to where it lies in its phases; the zeros around it stay."""
     if stride[1] != 2:
-        pack_image(x, size, border[0], border[1], stride, rows, columns, out)
+        pack_image(
+            out.dtype.type(0), x.itemsize, address(x), x.shape[0], size, border[0], border[1],
+            stride, rows, columns, address(out),
+        )  # fmt: skip
         return
     height, width = size
     like = out.dtype.type(0)

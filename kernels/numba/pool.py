@@ -87,7 +87,10 @@ def _max_planes(
         source, step = address(x[p]), width
         if pitch or (x.shape[0] - 1 - p) * x.shape[1] < vector * stride[1]:
             step = max(pitch, width)
-            pack_image(x[p : p + 1], size, 0, padding[1], (1, 1), height, step, copy)
+            pack_image(
+                like, itemsize, address(x[p]), 1, size, 0, padding[1], (1, 1), height, step,
+                address(copy),
+            )  # fmt: skip
             source = address(copy)
         best, where = address(out[p]), address(argmax[p])
         for i in range(rows):
