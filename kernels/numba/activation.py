@@ -16,6 +16,7 @@ from trine.dtypes import Array
 from trine.kernels.numba.jit import FAST, FAST_SUM, helper, parallel, scratch
 from trine.kernels.numba.maths import activate, activate_backward
 from trine.kernels.numba.moments import PIECE
+from trine.kernels.numba.spread import each, inner, spread
 from trine.kernels.registry import kernel
 
 CHUNKS = 16
@@ -82,7 +83,7 @@ def _piece_sum(x: Array) -> Any:
     return result
 
 
-@helper
+@inner
 def _total(x: Array) -> float:
     """Return the sum of a vector, by pieces, in float64."""
     result = 0.0
@@ -91,55 +92,71 @@ def _total(x: Array) -> float:
     return result
 
 
-@helper
+@inner
 def _add(x: Array, sums: Array) -> None:
     for j in range(sums.size):
         sums[j] += x[j]
 
 
-@parallel()
-def _planes_backward(
-    grad_out: Array, out: Array, activation: int, items: int, grad_x: Array, sums: Array,
-    grad_bias: Array,
+@inner
+def _plane_backward(
+    item: int, grad_out: Array, out: Array, activation: int, chunks: int, grad_x: Array,
+    sums: Array,
 ) -> None:  # fmt: skip
-    """Fill grad_x (N, C, L), the sums (chunks, C) over examples and positions, and grad_bias."""
+    """Fill grad_x (N, C, L) for a channel of a chunk of examples, and its sum."""
     n, channels = out.shape[:2]
-    chunks = items // max(1, channels)
-    for item in prange(items):
-        chunk, c = divmod(np.int64(item), channels)
-        own = 0.0
-        for image in range(chunk * n // chunks, (chunk + 1) * n // chunks):
-            if activation:
-                activate_backward(grad_out[image, c], out[image, c], activation, grad_x[image, c])
-            own += _total(grad_x[image, c])
-        sums[item] = own
+    chunk, c = item // channels, item % channels
+    own = 0.0
+    for image in range(chunk * n // chunks, (chunk + 1) * n // chunks):
+        if activation:
+            activate_backward(grad_out[image, c], out[image, c], activation, grad_x[image, c])
+        own += _total(grad_x[image, c])
+    sums[item] = own
+
+
+@spread()
+def _planes_backward(
+    pool: int, threads: int, items: int, grad_out: Array, out: Array, activation: int,
+    chunks: int, grad_x: Array, parts: Array, sums: Array, grad_bias: Array,
+) -> None:  # fmt: skip
+    """Fill every channel of every chunk, and grad_bias."""
+    each(_plane_backward, pool, threads, items, (grad_out, out, activation, chunks, grad_x, sums))
     _add_chunks(sums, chunks, grad_bias)
 
 
-@parallel()
-def _rows_backward(
-    grad_out: Array, out: Array, activation: int, items: int, grad_x: Array, sums: Array,
-    grad_bias: Array,
+@inner
+def _chunk_backward(
+    item: int, grad_out: Array, out: Array, activation: int, chunks: int, grad_x: Array,
+    parts: Array, sums: Array,
 ) -> None:  # fmt: skip
-    """Fill grad_x (N, width), the sums (chunks, width) over examples, and grad_bias."""
+    """Fill grad_x (N, width) for a chunk of examples, and its sums (width)."""
     n, width = out.shape
-    for item in prange(items):
-        chunk = np.int64(item)
-        part = np.empty(width, out.dtype)
-        own = sums[chunk * width : (chunk + 1) * width]
-        own[:] = 0
-        last = (chunk + 1) * n // items
-        for start in range(chunk * n // items, last, ROWS):
-            part[:] = 0
-            for row in range(start, min(start + ROWS, last)):
-                if activation:
-                    activate_backward(grad_out[row], out[row], activation, grad_x[row])
-                _add(grad_x[row], part)
-            _add(part, own)
-    _add_chunks(sums, items, grad_bias)
+    part, own = parts[item * width : (item + 1) * width], sums[item * width : (item + 1) * width]
+    own[:] = 0
+    last = (item + 1) * n // chunks
+    for start in range(item * n // chunks, last, ROWS):
+        part[:] = 0
+        for row in range(start, min(start + ROWS, last)):
+            if activation:
+                activate_backward(grad_out[row], out[row], activation, grad_x[row])
+            _add(grad_x[row], part)
+        _add(part, own)
 
 
-@helper
+@spread()
+def _rows_backward(
+    pool: int, threads: int, items: int, grad_out: Array, out: Array, activation: int,
+    chunks: int, grad_x: Array, parts: Array, sums: Array, grad_bias: Array,
+) -> None:  # fmt: skip
+    """Fill every chunk, and grad_bias."""
+    each(
+        _chunk_backward, pool, threads, items,
+        (grad_out, out, activation, chunks, grad_x, parts, sums),
+    )  # fmt: skip
+    _add_chunks(sums, chunks, grad_bias)
+
+
+@inner
 def _add_chunks(sums: Array, chunks: int, grad_bias: Array) -> None:
     """grad_bias (C) = sums (chunks, C, elements), added over chunks and elements."""
     channels = grad_bias.size
@@ -159,16 +176,16 @@ def unit_error(
     """Fill grad_x = grad_out act'(z) and grad_bias; for no activation grad_x holds grad_out already."""
     if _by_planes(out):
         shape: tuple[int, ...] = _shape(out)
-        items = max(1, min(CHUNKS, shape[0])) * shape[1]
-        run, size = _planes_backward, items
+        chunks = max(1, min(CHUNKS, shape[0]))
+        run, items, size = _planes_backward, chunks * shape[1], chunks * shape[1]
     else:
         shape = (out.shape[0], math.prod(out.shape[1:]))
-        items = max(1, min(CHUNKS, shape[0] // ROWS))
-        run, size = _rows_backward, items * shape[1]
-    sums = scratch("bias sums", size, FLOAT64)[:size]
+        chunks = max(1, min(CHUNKS, shape[0] // ROWS))
+        run, items, size = _rows_backward, chunks, chunks * shape[1]
     run(
-        out.size, grad_out.reshape(shape), out.reshape(shape), activation, items,
-        grad_x.reshape(shape), sums, grad_bias,
+        out.size, items, grad_out.reshape(shape), out.reshape(shape), activation, chunks,
+        grad_x.reshape(shape), scratch("bias parts", size, out.dtype)[:size],
+        scratch("bias sums", size, FLOAT64)[:size], grad_bias,
     )  # fmt: skip
 
 

@@ -39,7 +39,8 @@ def _activate_backward(
         activate_backward(grad_out[a:b], out[a:b], activation, grad_x[a:b])
 
 
-def _apply(activation: int, x: Array, out: Array) -> None:
+def act(activation: int, x: Array, out: Array) -> None:
+    """out = act(x); activation: its position among activations."""
     n = x.size
     _activate(WORK[activation] * n, x.reshape(n), activation, -(-n // CHUNK), out.reshape(n))
 
@@ -47,19 +48,19 @@ def _apply(activation: int, x: Array, out: Array) -> None:
 @kernel("relu", backend="numba", name="vectors")
 def relu(x: Array, out: Array) -> None:
     """out = max(x, 0)."""
-    _apply(RELU, x, out)
+    act(RELU, x, out)
 
 
 @kernel("sigmoid", backend="numba", name="vectors")
 def sigmoid(x: Array, out: Array) -> None:
     """out = 1 / (1 + e^-x)."""
-    _apply(LOGISTIC, x, out)
+    act(LOGISTIC, x, out)
 
 
 @kernel("tanh", backend="numba", name="vectors")
 def tanh(x: Array, out: Array) -> None:
     """out = tanh x."""
-    _apply(TANH, x, out)
+    act(TANH, x, out)
 
 
 @kernel("act_backward", backend="numba", name="vectors")

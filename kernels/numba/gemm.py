@@ -7,13 +7,14 @@ the number of threads.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
-from numba import prange
 
 from trine.dtypes import Array
 from trine.kernels.numba.activation import unit_error
-from trine.kernels.numba.jit import helper, parallel, scratch, threads
-from trine.kernels.numba.maths import activate
+from trine.kernels.numba.elementwise import RELU, act
+from trine.kernels.numba.jit import scratch, threads
 from trine.kernels.numba.simd import (
     MOST_VECTORS,
     ROWS,
@@ -23,8 +24,10 @@ from trine.kernels.numba.simd import (
     tile_of_steps,
     transpose,
 )
+from trine.kernels.numba.spread import each, inner, spread
 from trine.kernels.registry import kernel
 
+INT64 = np.dtype(np.int64)
 PIECE = 64
 """Rows of the left matrix in one piece of work, a multiple of ROWS: they stay in the cache."""
 PIECES_A_THREAD = 4
@@ -32,122 +35,125 @@ GRAIN = 1 << 20
 """Multiplications below which starting threads costs more than it saves."""
 
 
-@helper
-def _pack_panel(b: Array, transposed: bool, first: int, count: int, out: Array) -> None:
-    """Copy columns first ... first + count of b (K, N), or of its transpose, to out (K, width)."""
-    depth, width = out.shape
+@inner
+def _pack_panel(
+    item: int, b: Array, transposed: bool, n: int, depth: int, width: int, panels: Array
+) -> None:
+    """Bring the columns of one panel of b (K, N), or of its transpose, side by side."""
+    zero = b.dtype.type(0)
+    vector = VECTOR_BYTES // b.itemsize
+    first = item * width
+    count = min(width, n - first)
+    own = (count + vector - 1) // vector * vector
+    out = panels[first * depth : (first + own) * depth].reshape(depth, own)
     if transposed:
         start = address(b) + first * depth * b.itemsize
-        transpose(b.dtype.type(0), b.itemsize, start, depth, count, depth, address(out), width)
+        transpose(zero, b.itemsize, start, depth, count, depth, address(out), own)
     else:
         for k in range(depth):
-            source = b[k, first : first + count]
-            target = out[k]
+            source, target = b[k, first : first + count], out[k]
             for j in range(count):
                 target[j] = source[j]
-    zero = b.dtype.type(0)
-    if count < width:
+    if count < own:
         for k in range(depth):
             target = out[k]
-            for j in range(count, width):
+            for j in range(count, own):
                 target[j] = zero
 
 
-@parallel(grain=GRAIN)
-def _multiply(
-    a: Array, b: Array, trans_b: bool, bias: Array, activation: int, group: int, panels: Array,
-    out: Array,
-) -> None:  # fmt: skip
-    """out (M, N) = act(a b + bias), with a (M, K) and b (K, N) or its transpose.
+@spread(grain=GRAIN)
+def _pack_panels(pool: int, threads: int, items: int, *args: Any) -> None:
+    """Pack every panel."""
+    each(_pack_panel, pool, threads, items, args)
 
-    A piece of work is PIECE rows by `group` panels.
-    """
+
+@inner
+def _begin_with(bias: Array, start: int, stop: int, left: int, out: Array) -> None:
+    """Begin the sums of some rows and columns with the bias."""
+    for i in range(start, stop):
+        target = out[i, left : left + bias.size]
+        for j in range(bias.size):
+            target[j] = bias[j]
+
+
+@inner
+def _rectify(start: int, stop: int, left: int, right: int, out: Array) -> None:
+    """out = max(0, out) for some rows and columns."""
+    zero = out.dtype.type(0)
+    for i in range(start, stop):
+        target = out[i, left:right]
+        for j in range(right - left):
+            z = target[j]
+            target[j] = zero if z < zero else z  # NaN stays NaN
+
+
+@inner
+def _multiply_piece(
+    item: int, a: Array, bias: Array, rectify: bool, width: int, group: int, groups: int,
+    panels: Array, row_tables: Array, tiles: Array, out: Array,
+) -> None:  # fmt: skip
+    """out (M, N) = max(0, a b + bias), or the sum itself, for PIECE rows and `group` panels."""
     m, n = out.shape
     depth = a.shape[1]
+    zero = a.dtype.type(0)
     vector = VECTOR_BYTES // a.itemsize
-    width = MOST_VECTORS * vector
-    count = (n + width - 1) // width
-    for p in prange(count):
-        first = np.int64(p) * width
+    piece, part = item // groups, item % groups
+    rows, tile = row_tables[item], tiles[item]
+    start, stop = piece * PIECE, min(m, (piece + 1) * PIECE)
+    left, right = part * group * width, min(n, (part + 1) * group * width)
+    if bias.size:
+        _begin_with(bias[left:right], start, stop, left, out)
+    for first in range(left, right, width):
         columns = min(width, n - first)
         own = (columns + vector - 1) // vector * vector
-        panel = panels[first * depth : (first + own) * depth].reshape(depth, own)
-        _pack_panel(b, trans_b, first, columns, panel)
-    pieces = (m + PIECE - 1) // PIECE
-    groups = (count + group - 1) // group
-    for item in prange(pieces * groups):
-        piece, part = divmod(np.int64(item), groups)
-        rows = np.empty(ROWS, np.int64)
-        tile = np.empty((ROWS, width), a.dtype)
-        last = min(m, (piece + 1) * PIECE)
-        if bias.size:
-            _fill(bias, part * group * width, piece * PIECE, last, group * width, out)
-        for p in range(part * group, min(count, (part + 1) * group)):
-            first = p * width
-            columns = min(width, n - first)
-            own = (columns + vector - 1) // vector * vector
-            for i in range(piece * PIECE, last, ROWS):
-                for g in range(ROWS):
-                    rows[g] = min(i + g, m - 1) * depth  # rows beyond the last repeat it
-                whole = columns == own and i + ROWS <= m
-                if whole:
-                    target, step, add = address(out) + (i * n + first) * a.itemsize, n, bias.size
-                else:
-                    target, step, add = address(tile), width, 0
-                tile_of_steps(
-                    a.dtype.type(0), own // vector, address(a), address(rows), 1,
-                    address(panels) + first * depth * a.itemsize, own, depth, add, target, step,
-                )  # fmt: skip
-                if not whole:
-                    for g in range(min(ROWS, m - i)):
-                        for j in range(columns):
-                            value = tile[g, j]
-                            out[i + g, first + j] = (
-                                value + out[i + g, first + j] if bias.size else value
-                            )
-        if activation:
-            _activate(part * group * width, piece * PIECE, last, group * width, activation, out)
+        for i in range(start, stop, ROWS):
+            for g in range(ROWS):
+                rows[g] = min(i + g, m - 1) * depth  # rows beyond the last repeat it
+            whole = columns == own and i + ROWS <= m
+            place, step, add = address(tile), width, 0
+            if whole:
+                place, step, add = address(out) + (i * n + first) * a.itemsize, n, bias.size
+            tile_of_steps(
+                zero, own // vector, address(a), address(rows), 1,
+                address(panels) + first * depth * a.itemsize, own, depth, add, place, step,
+            )  # fmt: skip
+            if not whole:
+                for g in range(min(ROWS, m - i)):
+                    target, values = out[i + g, first : first + columns], tile[g]
+                    for j in range(columns):
+                        target[j] = values[j] + target[j] if bias.size else values[j]
+    if rectify:
+        _rectify(start, stop, left, right, out)
 
 
-@helper
-def _fill(bias: Array, first: int, start: int, stop: int, count: int, out: Array) -> None:
-    """Begin the sums of some rows and columns with the bias."""
-    columns = min(count, out.shape[1] - first)
-    source = bias[first : first + columns]
-    for i in range(start, stop):
-        target = out[i, first : first + columns]
-        for j in range(columns):
-            target[j] = source[j]
+@spread(grain=GRAIN)
+def _multiply(pool: int, threads: int, items: int, *args: Any) -> None:
+    """Multiply every piece."""
+    each(_multiply_piece, pool, threads, items, args)
 
 
-@helper
-def _activate(first: int, start: int, stop: int, count: int, activation: int, out: Array) -> None:
-    """out = act(out) for some rows and columns."""
-    zero = out.dtype.type(0)
-    columns = min(count, out.shape[1] - first)
-    for i in range(start, stop):
-        values = out[i, first : first + columns]
-        activate(values, zero, activation, values)
-
-
-@parallel(grain=GRAIN)
-def _transposed(x: Array, out: Array) -> None:
-    """out = x^T."""
+@inner
+def _transpose_block(item: int, x: Array, out: Array) -> None:
+    """Write the rows of x^T that PIECE columns of x are."""
     rows, columns = x.shape
-    blocks = (columns + PIECE - 1) // PIECE
-    for block in prange(blocks):
-        first = np.int64(block) * PIECE
-        transpose(
-            x.dtype.type(0), x.itemsize, address(x) + first * x.itemsize, columns, rows,
-            min(PIECE, columns - first), address(out) + first * rows * x.itemsize, rows,
-        )  # fmt: skip
+    first = item * PIECE
+    transpose(
+        x.dtype.type(0), x.itemsize, address(x) + first * x.itemsize, columns, rows,
+        min(PIECE, columns - first), address(out) + first * rows * x.itemsize, rows,
+    )  # fmt: skip
+
+
+@spread(grain=GRAIN)
+def _transposed(pool: int, threads: int, items: int, *args: Any) -> None:
+    """Transpose every block."""
+    each(_transpose_block, pool, threads, items, args)
 
 
 def transposed(a: Array) -> Array:
     """Return a^T for a matrix, in scratch memory that lasts until the next call."""
     turned = scratch("turned", a.size, a.dtype)[: a.size].reshape(a.shape[1], a.shape[0])
     if a.size:
-        _transposed(a.size, a, turned)
+        _transposed(a.size, -(-a.shape[1] // PIECE), a, turned)
     return turned
 
 
@@ -159,16 +165,31 @@ def multiply(
     m, n = out.shape
     if not out.size:
         return
+    if activation > RELU:
+        z = scratch("sums", out.size, out.dtype)[: out.size].reshape(out.shape)
+        multiply(a, trans_a, b, trans_b, bias, 0, z)
+        act(activation, z, out)
+        return
     added = np.empty(0, a.dtype) if bias is None else bias
     if trans_a:
         a = transposed(a)
     depth = a.shape[1]
     vector = lanes(a.itemsize)
+    width = MOST_VECTORS * vector
     panels = scratch("panels", max(1, -(-n // vector) * vector * depth), a.dtype)
-    count = -(-n // (MOST_VECTORS * vector))
-    items = PIECES_A_THREAD * threads.count
-    group = max(1, min(count, -(-m // PIECE) * count // items))
-    _multiply(m * n * depth, a, b, trans_b, added, activation, group, panels, out)
+    count = -(-n // width)
+    _pack_panels(n * depth, count, b, trans_b, n, depth, width, panels)
+    pieces = -(-m // PIECE)
+    group = max(1, min(count, pieces * count // (PIECES_A_THREAD * threads.count)))
+    groups = -(-count // group)
+    items = pieces * groups
+    rows = scratch("rows", items * ROWS, INT64)[: items * ROWS].reshape(items, ROWS)
+    size = items * ROWS * width
+    tiles = scratch("tiles", size, a.dtype)[:size].reshape(items, ROWS, width)
+    _multiply(
+        m * n * depth, items, a, added, activation == RELU, width, group, groups, panels, rows,
+        tiles, out,
+    )  # fmt: skip
 
 
 @kernel(

@@ -7,11 +7,14 @@ the reference's bit for bit. A scale that is not finite changes nothing.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numba import prange
 
 from trine.dtypes import Array
 from trine.kernels.numba.jit import FAST_SUM, helper, parallel
+from trine.kernels.numba.spread import each, inner, spread
 from trine.kernels.registry import kernel
 
 CHUNK = 4096
@@ -23,11 +26,12 @@ def _or_empty(array: Array | None, like: Array) -> Array:
     return np.empty(0, like.dtype) if array is None else array
 
 
-@helper
+@inner
 def _sgd_chunk(
-    param: Array,
-    grad: Array,
-    buffer: Array,
+    item: int,
+    params: Array,
+    grads: Array,
+    buffers: Array,
     lr: float,
     scale: float,
     momentum: float,
@@ -36,6 +40,8 @@ def _sgd_chunk(
     is_first: bool,
     decay: float,
 ) -> None:
+    a, b = item * CHUNK, (item + 1) * CHUNK
+    param, grad, buffer = params[a:b], grads[a:b], buffers[a:b]
     n = param.size
     if buffer.size == 0:
         for i in range(n):
@@ -51,34 +57,9 @@ def _sgd_chunk(
             param[i] -= lr * (g + momentum * b if nesterov else b)
 
 
-@parallel()
-def _sgd(
-    param: Array,
-    grad: Array,
-    buffer: Array,
-    lr: float,
-    scale: float,
-    momentum: float,
-    keep: float,
-    nesterov: bool,
-    is_first: bool,
-    decay: float,
-) -> None:
-    for part in prange((param.size + CHUNK - 1) // CHUNK):
-        chunk = np.int64(part)
-        a, b = chunk * CHUNK, (chunk + 1) * CHUNK
-        _sgd_chunk(
-            param[a:b],
-            grad[a:b],
-            buffer[a:b],
-            lr,
-            scale,
-            momentum,
-            keep,
-            nesterov,
-            is_first,
-            decay,
-        )
+@spread()
+def _sgd(pool: int, threads: int, items: int, *args: Any) -> None:
+    each(_sgd_chunk, pool, threads, items, args)
 
 
 @kernel("sgd_step", backend="numba", name="chunks")
@@ -100,6 +81,7 @@ def sgd_step(
     dtype = param.dtype.type
     _sgd(
         param.size,
+        -(-param.size // CHUNK),
         param,
         grad,
         _or_empty(momentum_buffer, param),
@@ -113,12 +95,13 @@ def sgd_step(
     )
 
 
-@helper
+@inner
 def _adam_chunk(
-    param: Array,
-    grad: Array,
-    mean: Array,
-    square: Array,
+    item: int,
+    params: Array,
+    grads: Array,
+    means: Array,
+    squares: Array,
     step_size: float,
     unbias: float,
     scale: float,
@@ -129,6 +112,8 @@ def _adam_chunk(
     decay: float,
     shrink: float,
 ) -> None:
+    a, b = item * CHUNK, (item + 1) * CHUNK
+    param, grad, mean, square = params[a:b], grads[a:b], means[a:b], squares[a:b]
     for i in range(param.size):
         p = param[i]
         g = grad[i] * scale
@@ -141,40 +126,9 @@ def _adam_chunk(
         param[i] = p - step_size * (m / (np.sqrt(v) * unbias + eps))
 
 
-@parallel()
-def _adam(
-    param: Array,
-    grad: Array,
-    mean: Array,
-    square: Array,
-    step_size: float,
-    unbias: float,
-    scale: float,
-    rest1: float,
-    beta2: float,
-    rest2: float,
-    eps: float,
-    decay: float,
-    shrink: float,
-) -> None:
-    for part in prange((param.size + CHUNK - 1) // CHUNK):
-        chunk = np.int64(part)
-        a, b = chunk * CHUNK, (chunk + 1) * CHUNK
-        _adam_chunk(
-            param[a:b],
-            grad[a:b],
-            mean[a:b],
-            square[a:b],
-            step_size,
-            unbias,
-            scale,
-            rest1,
-            beta2,
-            rest2,
-            eps,
-            decay,
-            shrink,
-        )
+@spread()
+def _adam(pool: int, threads: int, items: int, *args: Any) -> None:
+    each(_adam_chunk, pool, threads, items, args)
 
 
 @kernel("adam_step", backend="numba", name="chunks")
@@ -200,6 +154,7 @@ def adam_step(
     shrink = (1 - lr * weight_decay)[0] if decoupled else 1.0
     _adam(
         4 * param.size,
+        -(-param.size // CHUNK),
         param,
         grad,
         exp_avg,

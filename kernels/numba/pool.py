@@ -8,16 +8,17 @@ row would read beyond the last plane.
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from numba import prange
 
 from trine.dtypes import Array
 from trine.kernels.numba.conv import Pair
 from trine.kernels.numba.conv_tiles import for_each, pack_image
-from trine.kernels.numba.jit import helper, parallel, threads
+from trine.kernels.numba.jit import threads
 from trine.kernels.numba.simd import VECTOR_BYTES, address, lanes
+from trine.kernels.numba.spread import each, inner, spread
 from trine.kernels.numba.windows import errors_of_quads, largest, largest_of_quads
 from trine.kernels.registry import kernel
 
@@ -70,20 +71,24 @@ def _shifts(width: int, kernel_size: Pair, dilation: Pair) -> npt.NDArray[np.int
     return shifts
 
 
-@helper
+@inner
 def _max_planes(
-    x: Array, planes: Pair, size: Pair, out_size: Pair, kernel_size: Pair, stride: Pair,
+    item: int, x: Array, size: Pair, out_size: Pair, kernel_size: Pair, stride: Pair,
     padding: Pair, dilation: Pair, quads: bool, pitch: int, inside: Array, starts: Array,
-    copy: Array, out: Array, argmax: Array,
+    copies: Array, out: Array, argmax: Array,
 ) -> None:  # fmt: skip
-    """Pool the planes from `planes`[0] to before `planes`[1]; see `_max_pool`."""
+    """Pool a worker's planes (P, H W) into out, argmax (P, rows columns).
+
+    pitch > 0: between bordered rows; inside: the rows of windows, see `_inside`; starts: their
+    columns, see `_starts`; copies: room for a plane, for each worker.
+    """
     (height, width), (rows, columns) = size, out_size
-    area = out.shape[1]
+    area, copy, workers = out.shape[1], copies[item], copies.shape[0]
     like, index = x.dtype.type(0), argmax.dtype.type(0)
     itemsize, vector = x.itemsize, VECTOR_BYTES // x.itemsize
     if pitch:
         copy.fill(-np.inf)
-    for p in range(planes[0], planes[1]):
+    for p in range(item * x.shape[0] // workers, (item + 1) * x.shape[0] // workers):
         source, step = address(x[p]), width
         if pitch or (x.shape[0] - 1 - p) * x.shape[1] < vector * stride[1]:
             step = max(pitch, width)
@@ -115,24 +120,10 @@ def _max_planes(
                     )  # fmt: skip
 
 
-@parallel()
-def _max_pool(
-    x: Array, size: Pair, out_size: Pair, kernel_size: Pair, stride: Pair, padding: Pair,
-    dilation: Pair, quads: bool, pitch: int, inside: Array, starts: Array, workers: int,
-    copies: Array, out: Array, argmax: Array,
-) -> None:  # fmt: skip
-    """Pool planes (P, H W) into out, argmax (P, rows columns); `pitch` > 0: between bordered rows.
-
-    inside: the rows of windows, see `_inside`; starts: their columns, see `_starts`; copies: room
-    for a plane, for each worker.
-    """
-    for worker in prange(workers):
-        w = np.int64(worker)
-        planes = (w * x.shape[0] // workers, (w + 1) * x.shape[0] // workers)
-        _max_planes(
-            x, planes, size, out_size, kernel_size, stride, padding, dilation, quads, pitch,
-            inside, starts, copies[w], out, argmax,
-        )  # fmt: skip
+@spread()
+def _max_pool(pool: int, threads: int, workers: int, *args: Any) -> None:
+    """Pool every worker's planes."""
+    each(_max_planes, pool, threads, workers, args)
 
 
 @kernel("max_pool2d", backend="numba", name="rows")
@@ -155,6 +146,7 @@ def max_pool2d(
     room = height * max(pitch, width) + vector * stride[1]
     _max_pool(
         out.size * kernel_size[0] * kernel_size[1],
+        workers,
         x.reshape(n * c, height * width),
         (height, width),
         (rows, columns),
@@ -166,14 +158,13 @@ def max_pool2d(
         pitch,
         _inside(height, rows, kernel_size[0], stride[0], padding[0], dilation[0]),
         _starts(width, columns, kernel_size[1], stride[1], padding[1], dilation[1], vector),
-        workers,
         for_each("images", workers, room, x.dtype),
         out.reshape(n * c, rows * columns),
         argmax.reshape(n * c, rows * columns),
     )
 
 
-@helper
+@inner
 def clear_margins(plane: Array, size: Pair, covered: Pair) -> None:
     """Set the elements of a plane (H W) right of and below `covered` to 0."""
     (height, width), (rows, columns) = size, covered
@@ -186,7 +177,7 @@ def clear_margins(plane: Array, size: Pair, covered: Pair) -> None:
         plane[j] = zero
 
 
-@helper
+@inner
 def _max_plane_backward(
     p: int, grad_out: Array, argmax: Array, size: Pair, out_size: Pair, quads: bool, stride: Pair,
     padding: Pair, shifts: Array, inside_r: Array, inside_s: Array, grad_x: Array,
@@ -220,17 +211,10 @@ def _max_plane_backward(
                 target[start + j * stride[1] + shifts[places[place]]] += errors[place]
 
 
-@parallel()
-def _max_pool_backward(
-    grad_out: Array, argmax: Array, size: Pair, out_size: Pair, quads: bool, stride: Pair,
-    padding: Pair, shifts: Array, inside_r: Array, inside_s: Array, grad_x: Array,
-) -> None:  # fmt: skip
+@spread()
+def _max_pool_backward(pool: int, threads: int, planes: int, *args: Any) -> None:
     """The gradient of planes (P, H W)."""
-    for plane in prange(grad_x.shape[0]):
-        _max_plane_backward(
-            np.int64(plane), grad_out, argmax, size, out_size, quads, stride, padding, shifts,
-            inside_r, inside_s, grad_x,
-        )  # fmt: skip
+    each(_max_plane_backward, pool, threads, planes, args)
 
 
 @kernel("max_pool2d_backward", backend="numba", name="planes")
@@ -249,6 +233,7 @@ def max_pool2d_backward(
     height, width = input_size
     _max_pool_backward(
         grad_x.size,
+        n * c,
         grad_out.reshape(n * c, rows * columns),
         argmax.reshape(n * c, rows * columns),
         input_size,
