@@ -197,7 +197,7 @@ def _block_moments(
 
 
 @helper
-def _plain_mean(x: Array, c: int) -> float:
+def _plain_mean(x: Array, c: int) -> Any:
     """Return the mean of a column, which may be Inf where differences from it are NaN."""
     total = 0.0
     for i in range(x.shape[0]):
