@@ -174,30 +174,45 @@ def _take_moments(n: float, table: Array, moments: Array) -> None:
 
 
 @helper
+def _clear(table: Array) -> None:
+    """Set a matrix to 0; in a loop, since Numba takes long to compile assignments of slices."""
+    for i in range(table.shape[0]):
+        for j in range(table.shape[1]):
+            table[i, j] = 0
+
+
+@helper
+def _set_centres(table: Array, moments: Array) -> None:
+    """Make means the centres that differences are taken from."""
+    for j in range(table.shape[1]):
+        table[0, j] = moments[0, j]
+
+
+@helper
 def _block_moments(
     x: Array, item: int, parts: int, table: Array, more: Array, moments: Array
 ) -> None:
     """Fill the moments (2, width) of the columns of a block."""
     like, itemsize, step = x.dtype.type(0), x.itemsize, x.shape[1]
     first, last, low, columns = _block(item, parts, x)
-    moments[:] = 0
-    table[0] = 0
+    _clear(moments)
+    _clear(table)
     lead = min(last - first, LEAD_ROWS)
     place = address(x) + (first * step + low) * itemsize
     strip_sums(like, place, step, lead, columns, address(table))
     _take_moments(np.float64(lead), table, more)
-    table[0] = more[0]
+    _set_centres(table, more)
     for start in range(first, last, ROWS):
         rows = min(ROWS, last - start)
         place = address(x) + (start * step + low) * itemsize
         strip_sums(like, place, step, rows, columns, address(table))
         _take_moments(np.float64(rows), table, more)
         _join_columns(np.float64(start - first), moments, np.float64(rows), more)
-        table[0] = moments[0]
+        _set_centres(table, moments)
 
 
 @helper
-def _plain_mean(x: Array, c: int) -> float:
+def _plain_mean(x: Array, c: int) -> Any:
     """Return the mean of a column, which may be Inf where differences from it are NaN."""
     total = 0.0
     for i in range(x.shape[0]):
@@ -214,7 +229,7 @@ def _normalise_block(
     n, parts = np.float64(x.shape[0]), found.shape[1]
     first, last, low, columns = _block(item, parts, x)
     if not is_given:
-        moments[:] = 0
+        _clear(moments)
         for part in range(parts):
             before = part * x.shape[0] // parts
             rows = (part + 1) * x.shape[0] // parts - before
@@ -266,9 +281,10 @@ def _block_gradients(
     """Fill the sums (2, width) of grad_out and grad_out (x - mean) down the columns of a block."""
     step = x.shape[1]
     first, last, low, columns = _block(item, parts, x)
-    sums[:] = 0
-    table[0] = 0
-    table[0, :columns] = mean[low : low + columns]
+    _clear(sums)
+    _clear(table)
+    for j in range(columns):
+        table[0, j] = mean[low + j]
     for start in range(first, last, ROWS):
         at = (start * step + low) * x.itemsize
         strip_gradient_sums(

@@ -84,9 +84,9 @@ def _cross_entropy(
         )  # fmt: skip
     if reduction != NONE:
         total, weights = 0.0, 0.0
-        for part in range(parts):
-            total += sums[part, 0]
-            weights += sums[part, 1]
+        for k in range(parts):
+            total += sums[k, 0]
+            weights += sums[k, 1]
         loss[0] = total / weights if reduction == MEAN else total
 
 

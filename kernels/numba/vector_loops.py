@@ -32,7 +32,7 @@ def larger(v: Vectors, x: Any, y: Any) -> Any:
     return v.b.select(v.b.fcmp_ordered(">", x, y), x, y)
 
 
-def constant(v: Vectors, value: float) -> Any:
+def constant(v: Vectors, value: Any) -> Any:
     return ir.Constant(v.type, [float(value)] * v.lanes)
 
 
@@ -117,7 +117,7 @@ def _in_float64(v: Vectors, name: str, x: Any) -> Any:
     return v.b.call(function, [x])
 
 
-def _polynomial(v: Vectors, x: Any, coefficients: Sequence[float]) -> Any:
+def _polynomial(v: Vectors, x: Any, coefficients: Sequence[Any]) -> Any:
     """Horner's scheme, highest power first."""
     result = constant(v, coefficients[0])
     for c in coefficients[1:]:
