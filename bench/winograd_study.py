@@ -82,9 +82,9 @@ def train(
                 optimizer.step()
                 losses.append(float(loss.item()))
         with trine.no_grad():
-            x, y = splits.test[:]
-            scores = model(trine.tensor(x, dtype=dtype)).numpy()
-        return np.array(losses), float((scores.argmax(1) == y).mean())
+            scores = model(trine.tensor(splits.test.x, dtype=dtype)).numpy()
+        right = scores.argmax(1) == splits.test.y
+        return np.array(losses), float(right.mean())
     finally:
         for op in OPS:
             registry.prefer(op, None)

@@ -135,7 +135,8 @@ class Node:
         self.backend = backend
         self.attrs = attrs
         self.order = next(_order)
-        needs, parents = [], []
+        needs: list[bool] = []
+        parents: list[tuple[Any, int] | None] = []
         for t in inputs:
             if t is None or not t.requires_grad:
                 needs.append(False)
@@ -144,7 +145,7 @@ class Node:
                 needs.append(True)
                 parents.append((t if t.node is None else t.node, t.index))
         self.needs = tuple(needs)
-        self.parents: list[tuple[Any, int] | None] = parents
+        self.parents = parents
         kept = [inputs[i] for i in op.keeps]
         self.kept: Any = kept if op.primitive else None
         if op.keeps_shapes:

@@ -94,7 +94,7 @@ class Sequential(_Indexed):
         while module is not None:
             following = next(modules, None)
             if following is not None and _fuses(module, following):
-                input = module(input, FUSED[type(following)])  # type: ignore[index]
+                input = module(input, FUSED[type(following)])
                 following = next(modules, None)
             else:
                 input = module(input)
