@@ -11,6 +11,7 @@ curve parts no further than the direct kernel's does and ends at the same accura
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -97,6 +98,7 @@ def study(epochs: int, seeds: tuple[int, ...] = SEEDS) -> list[str]:
         "| last epoch's loss | test accuracy |",
         "|---|---|---|---|---|---|---|",
     ]
+    found: defaultdict[tuple[str, str], list[tuple[float, float]]] = defaultdict(list)
     for net, build in NETS.items():
         for seed in seeds:
             truth: Any = None
@@ -110,6 +112,12 @@ def study(epochs: int, seeds: tuple[int, ...] = SEEDS) -> list[str]:
                     f"| {apart.mean():.1e} | {losses[-steps:].mean():.4f} | {accuracy:.2%} |"
                 )
                 typer.echo(lines[-1])
+                found[net, f"{dtype} {kernel}"].append((float(apart.mean()), accuracy))
+    lines += ["", "## Means over the seeds", ""]
+    lines += ["| net | arithmetic | distance, all epochs | test accuracy |", "|---|---|---|---|"]
+    for (net, arithmetic), values in found.items():
+        distance, accuracy = np.mean(values, axis=0)
+        lines.append(f"| {net} | {arithmetic} | {distance:.1e} | {accuracy:.2%} |")
     return lines
 
 
