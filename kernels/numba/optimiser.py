@@ -331,7 +331,8 @@ def unit_step(param: Array, grad: Array, norm: Array, lr: Array, scale: Array) -
     zero = dtype(0)
     rate = dtype(lr[0] / norm[0])
     empty = np.empty(0, param.dtype)
-    _sgd(param.size, param, grad, empty, rate, dtype(1), zero, zero, False, False, zero)
+    items = -(-param.size // CHUNK)
+    _sgd(param.size, items, param, grad, empty, rate, dtype(1), zero, zero, False, False, zero)
 
 
 @helper(fastmath=FAST_SUM)
