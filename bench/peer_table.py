@@ -10,7 +10,7 @@ PyTorch's, against float64.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,11 +20,12 @@ import typer
 from trine import bench
 from trine.atomic import make_folder, write_text
 from trine.backends import get_backend
-from trine.backends.cases import Sample
+from trine.backends.cases import Sample, get
 from trine.backends.cases.check import preferring, reference
 from trine.backends.op import OPS
 from trine.bench import shapes as named
 from trine.bench.environment import thread_count
+from trine.bench.harness import STANDARD, samples
 from trine.bench.peers import Peer, load
 from trine.bench.pinning import restart
 from trine.bench.results import BenchResult, Report
@@ -98,9 +99,6 @@ def _time_of(report: Report, work: Work, defaults: dict[tuple[str, str], str]) -
 
 
 def _defaults(seed: int = 0) -> dict[tuple[str, str], str]:
-    from trine.backends.cases import get  # noqa: PLC0415  cases load their modules
-    from trine.bench.harness import samples  # noqa: PLC0415
-
     found = {}
     for op, shape in {(op, w.shape) for w in WORKS for op in w.ops}:
         for sample in samples(get(op), "float32", seed, (shape,)):
@@ -110,17 +108,28 @@ def _defaults(seed: int = 0) -> dict[tuple[str, str], str]:
 
 def runs(count: int, seconds: float) -> Iterator[tuple[Report, Report]]:
     """Yield reports of kernels and of training steps."""
-    ops = list(dict.fromkeys(op for work in WORKS for op in work.ops))
-    shapes = list(dict.fromkeys(work.shape for work in WORKS))
     for number in range(count):
 
         def tell(what: str, number: int = number) -> None:
             typer.echo(f"run {number + 1} of {count}: {what}", err=True)
 
-        kernels = bench.run(
-            ops, ["numba"], shapes=shapes, seconds=seconds, vs=["torch"], reference=False,
-            progress=tell,
-        )  # fmt: skip
+        parts = []
+        for standard in (False, True):  # frozen shapes, and those that every op has
+            works = [work for work in WORKS if (work.shape in STANDARD) == standard]
+            ops = list(dict.fromkeys(op for work in works for op in work.ops))
+            shapes = list(dict.fromkeys(work.shape for work in works))
+            parts.append(
+                bench.run(
+                    ops,
+                    ["numba"],
+                    shapes=shapes,
+                    seconds=seconds,
+                    vs=["torch"],
+                    reference=False,
+                    progress=tell,
+                )
+            )
+        kernels = replace(parts[0], results=[row for part in parts for row in part])
         steps = bench.run(
             (), ["numba"], seconds=4 * seconds, vs=["torch"], models=list(STEPS), progress=tell
         )
@@ -235,35 +244,34 @@ def main(
         bench.write_json(b, json.with_name(f"{json.name}-steps-{number}.json"))
         kernels.append(a)
         steps.append(b)
+        command = f"--runs {count} --seconds {seconds} --out {out} --json {json}"
+        write_text(out, "\n".join(page(command, kernels, steps)))  # of the runs so far
+
+
+def page(command: str, kernels: Sequence[Report], steps: Sequence[Report]) -> list[str]:
+    """Return the lines of the file."""
     machine = kernels[0].environment
-    columns = "| work | kernel | PyTorch / ours | runs | at least | aim | |"
-    write_text(
-        out,
-        "\n".join(
-            [
-                "# Against PyTorch on the CPU",
-                "",
-                f"`python -m trine.bench.peer_table --runs {count} --seconds {seconds} --out {out} "
-                f"--json {json}`",
-                "",
-                f"{machine['cpu']['model']} ({', '.join(machine['cpu']['flags'])}), {thread_count()} "
-                f"threads, PyTorch {machine['packages']['torch']}. Above 1 is faster than PyTorch; 0.9 to "
-                "1.1 is a tie. The median of the runs counts.",
-                "",
-                columns,
-                "|---|---|---|---|---|---|---|",
-                *kernel_lines(kernels),
-                *step_lines(steps),
-                "",
-                "## Rounding of float32 convolutions",
-                "",
-                "rms(error) / rms(result), against float64 on the same inputs.",
-                "",
-                *error_lines(load("torch")),
-                "",
-            ]
-        ),
-    )
+    return [
+        "# Against PyTorch on the CPU",
+        "",
+        f"`python -m trine.bench.peer_table {command}`; {len(kernels)} run(s).",
+        "",
+        f"{machine['cpu']['model']} ({', '.join(machine['cpu']['flags'])}), {thread_count()} threads, "
+        f"PyTorch {machine['packages']['torch']}. Above 1 is faster than PyTorch; 0.9 to 1.1 is a tie. "
+        "The median of the runs counts.",
+        "",
+        "| work | kernel | PyTorch / ours | runs | at least | aim | |",
+        "|---|---|---|---|---|---|---|",
+        *kernel_lines(kernels),
+        *step_lines(steps),
+        "",
+        "## Rounding of float32 convolutions",
+        "",
+        "rms(error) / rms(result), against float64 on the same inputs.",
+        "",
+        *error_lines(load("torch")),
+        "",
+    ]
 
 
 if __name__ == "__main__":
