@@ -19,7 +19,7 @@ from trine.dtypes import Array, DType
 from trine.errors import BackendError
 
 POOLED_BYTES = 64 * 1024
-"""Arrays below this size are not pooled."""
+"""Arrays below this size are not pooled, unless a pool is told otherwise."""
 
 Raw = tuple[npt.NDArray[np.uint8], int]
 """A block and its address."""
@@ -57,7 +57,8 @@ class _Loan:
 class PoolAllocator:
     """Reference-counted blocks in size classes, safe to use from several threads."""
 
-    def __init__(self) -> None:
+    def __init__(self, pooled_bytes: int = POOLED_BYTES) -> None:
+        self.pooled_bytes = pooled_bytes
         self._free: defaultdict[int, list[Raw]] = defaultdict(list)
         self._live: dict[int, tuple[int, Label]] = {}
         self._lock = threading.RLock()
@@ -75,7 +76,7 @@ class PoolAllocator:
         """
         nbytes = math.prod(shape, start=dtype.itemsize)
         try:
-            if nbytes < POOLED_BYTES:
+            if nbytes < self.pooled_bytes or nbytes == 0:
                 return np.empty(shape, dtype)
             raw = self._lend(nbytes, (self.op, shape, dtype))
         except MemoryError as error:
@@ -107,6 +108,13 @@ class PoolAllocator:
             self._live.pop(address, None)
             self.used_bytes -= block.nbytes
             self._free[block.nbytes].append(raw)
+
+    def lent(self, array: Array) -> bool:
+        """Return whether an array, or what it is a view of, lies in a block of this pool."""
+        owner: object = array
+        while isinstance(owner, np.ndarray):
+            owner = owner.base
+        return isinstance(owner, _Loan) and owner.pool is self
 
     def trim(self) -> None:
         """Give the blocks that nobody uses back to the system."""

@@ -7,7 +7,8 @@ module, a device and kernels; the ops' names and signatures are the same on all 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from trine.backends.allocator import PoolAllocator
@@ -27,6 +28,7 @@ from trine.backends.reference.recurrent import RecurrentOps
 from trine.backends.reference.reduce import ReduceOps
 from trine.backends.reference.shape import ShapeOps
 from trine.backends.reference.softmax import SoftmaxOps
+from trine.dtypes import Array
 from trine.kernels import registry
 
 
@@ -87,6 +89,22 @@ class Backend(
     def kernel_function(self, entry: registry.Kernel) -> Callable[..., Any] | None:
         """Return what runs a kernel given its parameters in order, if there is such a function."""
         return entry.function
+
+    def thread_count(self) -> int:
+        """Return on how many threads kernels run."""
+        return 1
+
+    def note_launches(self, launches: list[Any]) -> AbstractContextManager[None]:
+        """Append what kernels launch inside the block; here nothing that could be repeated."""
+        return nullcontext()
+
+    def array_entry(self, name: str, args: tuple[Any, ...], made: Sequence[Array]) -> Any:
+        """Return what stands for a plain call on arrays among launches; None if nothing does."""
+        return None
+
+    def compile_entries(self, entries: Sequence[Any]) -> Callable[[], None]:
+        """Return a function that repeats launches and what stands among them."""
+        raise NotImplementedError(f"the {self.name} backend notes no launches")
 
     def before_launch(self) -> None:
         """Called before each kernel; a backend raises here if its kernels cannot run now."""

@@ -6,7 +6,8 @@ imported only when the backend is asked for.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,10 @@ import numpy as np
 from trine.backends import threads
 from trine.backends.base import Backend
 from trine.backends.op import OpSpec
+from trine.dtypes import Array
 from trine.kernels import numba as numba_kernels
 from trine.kernels import registry
+from trine.kernels.numba import jit, replay
 
 
 class NumbaBackend(Backend):
@@ -48,6 +51,30 @@ class NumbaBackend(Backend):
         if entry.function not in self._user_kernels:
             self._user_kernels[entry.function] = numba_kernels.compile_user(entry.function)
         return self._user_kernels[entry.function]
+
+    def thread_count(self) -> int:
+        """Return on how many threads kernels run."""
+        return threads.get_threads()
+
+    def note_launches(self, launches: list[Any]) -> AbstractContextManager[None]:
+        """Append what kernels launch inside the block."""
+        return numba_kernels.note_launches(launches)
+
+    def array_entry(self, name: str, args: tuple[Any, ...], made: Sequence[Array]) -> Any:
+        """Return a copy or a sum of whole arrays that can stand among launches."""
+        if name == "assign" and replay.copyable(*args):
+            return jit.Copy(*args)
+        if name in ("copy", "clone") and replay.copyable(made[0], args[0]):
+            return jit.Copy(made[0], args[0])
+        if name == "accumulate" and replay.addable(*args):
+            return replay.Add(*args)
+        if name in ("full", "zeros", "constant"):
+            return jit.Copy(made[0], made[0].copy())
+        return None
+
+    def compile_entries(self, entries: Sequence[Any]) -> Callable[[], None]:
+        """Return a native function that repeats launches and what stands among them."""
+        return replay.compile_entries(entries)
 
     def compile_seconds(self) -> float:
         """Return how long kernels took to compile or load so far, in seconds."""

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from trine.autograd import enable_grad, is_grad_enabled, no_grad, set_grad_enabled
 from trine.backends import available, default_backend, get_backend, use
+from trine.capture import capture
 from trine.creation import (
     arange,
     as_tensor,
@@ -33,7 +34,14 @@ from trine.creation import (
     zeros_like,
 )
 from trine.dtypes import bool_, float32, float64, int32, int64, uint8
-from trine.errors import BackendError, CheckpointError, DataError, DivergenceError, GraphError
+from trine.errors import (
+    BackendError,
+    CaptureError,
+    CheckpointError,
+    DataError,
+    DivergenceError,
+    GraphError,
+)
 from trine.gradcheck import gradcheck  # not lazily: the module's name would hide the function's
 from trine.joining import cat, maximum, minimum, stack, where
 from trine.random import Generator, seed
@@ -50,6 +58,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "BackendError",
+    "CaptureError",
     "CheckpointError",
     "DataError",
     "DivergenceError",
@@ -62,6 +71,7 @@ __all__ = [
     "available",
     "bench",
     "bool_",
+    "capture",
     "cat",
     "data",
     "default_backend",

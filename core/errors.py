@@ -26,6 +26,10 @@ class GraphError(RuntimeError):
     """Autograd was asked for something that the recorded graph cannot give."""
 
 
+class CaptureError(RuntimeError):
+    """A step cannot be captured, or its replay gave other numbers than the step itself."""
+
+
 class DivergenceError(ArithmeticError):
     """Training met NaN or Inf; the update was not applied."""
 

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -217,6 +218,18 @@ def permutation(key: npt.NDArray[np.uint32], n: int) -> npt.NDArray[np.int64]:
     return np.argsort((words[:, 0] << np.uint64(32)) | words[:, 1], kind="stable").astype(np.int64)
 
 
+_watcher: Callable[[Generator, int, npt.NDArray[np.uint32]], None] | None = None
+
+
+def watch_draws(
+    watcher: Callable[[Generator, int, npt.NDArray[np.uint32]], None] | None,
+) -> Callable[[Generator, int, npt.NDArray[np.uint32]], None] | None:
+    """Call watcher(generator, stream, key) at every draw from now on; return the one before."""
+    global _watcher
+    before, _watcher = _watcher, watcher
+    return before
+
+
 class Generator:
     """A seed and a count of draws: hands out the key array of one draw after another."""
 
@@ -229,6 +242,8 @@ class Generator:
         """Return the key array of the next draw, in a stream of `stream_id`."""
         key = make_key(self.seed, stream, self.counter)
         self.counter += 1
+        if _watcher is not None:
+            _watcher(self, stream, key)
         return key
 
     def state(self) -> dict[str, int]:

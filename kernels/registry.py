@@ -53,6 +53,8 @@ class Kernel:
     cuda: CudaSource | None = field(default=None, compare=False)
     flops: Callable[..., float] | float | None = field(default=None, compare=False)
     """Its own arithmetic, where it is less than the op's: of a call, or as a factor."""
+    replayable: bool = True
+    """Whether all that it does with numbers is done by what it launches, none of it in Python."""
 
     def work(self, call: Mapping[str, Any], op_flops: float) -> float:
         """Return the operations that the kernel really does in a call, given those of the op."""
@@ -111,6 +113,7 @@ def kernel(
     priority: int = 0,
     deterministic: bool = True,
     flops: Callable[..., float] | float | None = None,
+    replayable: bool = True,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Register the decorated function as a kernel of `op` on `backend` under `name`.
 
@@ -120,6 +123,8 @@ def kernel(
     A kernel that is not `deterministic` runs only when it is preferred by name. One that computes
     its op with less arithmetic than the op's definition says so by `flops`: a factor (1 / 2.25 for
     Winograd's F(2, 3)), or a function of the call; benchmarks refuse times that beat the machine.
+    One whose Python part reads or computes numbers is not `replayable`: a captured step then calls
+    it as a whole instead of repeating its launches.
 
     Raises ValueError for an unknown backend or dtype and for a name that is taken.
     """
@@ -139,6 +144,7 @@ def kernel(
                 deterministic=deterministic,
                 user=_loading_user_file,
                 flops=flops,
+                replayable=replayable,
             )
         )
         return function

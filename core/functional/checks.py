@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+from trine.backends import recording
 from trine.dtypes import is_float
 from trine.errors import suggest
 from trine.tensor import Tensor
@@ -51,6 +53,13 @@ def require_reduction(op: str, reduction: str, known: tuple[str, ...] = REDUCTIO
         raise suggest(op, "reduction", str(reduction), known)
 
 
-def readable(x: Tensor) -> bool:
-    """Return whether reading values costs no wait for a device, so that they may be checked."""
-    return x.device == "cpu"
+def check_values(x: Tensor, check: Callable[[], None]) -> None:
+    """Run a check of x's values where reading them costs no wait for a device.
+
+    In a captured step the check is made at every replay.
+    """
+    if x.device != "cpu" or x.numel() == 0:
+        return
+    check()
+    if recording.current is not None:
+        recording.current.call(check)

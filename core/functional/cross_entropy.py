@@ -14,7 +14,7 @@ from trine.autograd import apply, define
 from trine.backends import Backend
 from trine.dtypes import Array, is_float
 from trine.functional.checks import (
-    readable,
+    check_values,
     require_float,
     require_like,
     require_reduction,
@@ -210,16 +210,19 @@ def _check_labels(op: str, input: Tensor, target: Tensor, ignore_index: int) -> 
             f"[{op}] expected target of shape {shape} to match input {input.shape}, got "
             f"{target.shape}. Pass one label for each row of scores."
         )
-    if not readable(target) or target.numel() == 0:
-        return
     labels, classes = target.data, input.shape[axis]
-    as_unsigned = labels.view(f"u{labels.itemsize}")  # negative labels are large ones: one pass
-    if as_unsigned.max() < classes:
-        return
-    wrong = ((labels < 0) | (labels >= classes)) & (labels != ignore_index)
-    if wrong.any():
-        place = tuple(int(i) for i in np.argwhere(wrong)[0])
-        raise ValueError(
-            f"[{op}] expected labels from 0 to {classes - 1}, or {ignore_index} for rows to ignore, got "
-            f"{int(labels[place])} at {place}. Check the labels and the number of outputs."
-        )
+
+    def check() -> None:
+        as_unsigned = labels.view(f"u{labels.itemsize}")  # negative labels are large ones: one pass
+        if as_unsigned.max() < classes:
+            return
+        wrong = ((labels < 0) | (labels >= classes)) & (labels != ignore_index)
+        if wrong.any():
+            place = tuple(int(i) for i in np.argwhere(wrong)[0])
+            raise ValueError(
+                f"[{op}] expected labels from 0 to {classes - 1}, or {ignore_index} for rows to "
+                f"ignore, got {int(labels[place])} at {place}. Check the labels and the number of "
+                "outputs."
+            )
+
+    check_values(target, check)

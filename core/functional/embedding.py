@@ -7,7 +7,7 @@ from typing import Any
 from trine.autograd import apply, define
 from trine.backends import Backend
 from trine.dtypes import Array
-from trine.functional.checks import readable, require_float, require_tensor
+from trine.functional.checks import check_values, require_float, require_tensor
 from trine.tensor import Tensor
 
 Saved = tuple[Any, ...]
@@ -71,11 +71,15 @@ def embedding(input: Tensor, weight: Tensor, padding_idx: int | None = None) -> 
             f"{padding_idx}. Choose a row that exists."
         )
     indices = input.data
-    if readable(input) and indices.size and not (indices.min() >= 0 and indices.max() < rows):
-        raise ValueError(
-            f"[{op}] expected numbers from 0 to {rows - 1}, the rows of weight {weight.shape}, got "
-            f"{indices.min()} to {indices.max()}. Check the vocabulary."
-        )
+
+    def check() -> None:
+        if not (indices.min() >= 0 and indices.max() < rows):
+            raise ValueError(
+                f"[{op}] expected numbers from 0 to {rows - 1}, the rows of weight {weight.shape}, "
+                f"got {indices.min()} to {indices.max()}. Check the vocabulary."
+            )
+
+    check_values(input, check)
     return apply(  # type: ignore[no-any-return]
         EMBEDDING,
         weight,

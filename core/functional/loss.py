@@ -13,7 +13,7 @@ from trine.autograd import apply, define
 from trine.backends import Backend
 from trine.dtypes import Array, is_float
 from trine.functional.checks import (
-    readable,
+    check_values,
     require_float,
     require_reduction,
     require_tensor,
@@ -202,11 +202,16 @@ def binary_cross_entropy(
     """
     op = "binary_cross_entropy"
     p, y = _checked(op, input, target, reduction)
-    if readable(p) and p.numel() and (p.data.min() < 0 or p.data.max() > 1):
-        raise ValueError(
-            f"[{op}] expected probabilities from 0 to 1, got {p.data.min():.4g} to "
-            f"{p.data.max():.4g}. Apply a sigmoid, or use binary_cross_entropy_with_logits."
-        )
+    values = p.data
+
+    def check() -> None:
+        if values.min() < 0 or values.max() > 1:
+            raise ValueError(
+                f"[{op}] expected probabilities from 0 to 1, got {values.min():.4g} to "
+                f"{values.max():.4g}. Apply a sigmoid, or use binary_cross_entropy_with_logits."
+            )
+
+    check_values(p, check)
     losses: Tensor = apply(BINARY_CROSS_ENTROPY, p, y.astype(p.dtype))
     return _reduced(_weighted(op, losses, weight), reduction)
 
@@ -249,11 +254,17 @@ def _weighted(op: str, losses: Tensor, weight: Tensor | None) -> Tensor:
 def _margins(op: str, input: Tensor, target: Tensor, reduction: str) -> Tensor:
     """Return y x, positive where the sign of the score is right, after checks."""
     x, y = _checked(op, input, target, reduction)
-    if readable(y) and y.numel() and not (abs(y.data) == 1).all():
-        wrong = y.data[abs(y.data) != 1][0]
-        raise ValueError(
-            f"[{op}] expected labels -1 and +1, got {wrong:g}. Convert labels 0 and 1 by 2 * y - 1."
-        )
+    labels = y.data
+
+    def check() -> None:
+        if not (abs(labels) == 1).all():
+            wrong = labels[abs(labels) != 1][0]
+            raise ValueError(
+                f"[{op}] expected labels -1 and +1, got {wrong:g}. Convert labels 0 and 1 by "
+                "2 * y - 1."
+            )
+
+    check_values(y, check)
     return x * y
 
 

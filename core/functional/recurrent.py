@@ -10,7 +10,7 @@ from trine.backends import Backend
 from trine.creation import tensor
 from trine.dtypes import Array, int64
 from trine.errors import suggest
-from trine.functional.checks import readable, require_float, require_like
+from trine.functional.checks import check_values, require_float, require_like
 from trine.joining import stack, where
 from trine.tensor import Tensor
 
@@ -188,13 +188,16 @@ def as_lengths(op: str, lengths: Tensor | Sequence[int] | None, input: Tensor) -
             f"[{op}] expected lengths as {batch} whole numbers, one a sequence, got "
             f"{lengths.dtype.name} {lengths.shape}. Pass as many as the batch has sequences."
         )
-    if readable(lengths) and batch:
-        values = lengths.numpy()
+    values = lengths.data
+
+    def check() -> None:
         if values.min() < 1 or values.max() > steps:
             raise ValueError(
                 f"[{op}] expected lengths from 1 to T = {steps}, got {values.min()} to "
                 f"{values.max()}. Pad the input, or leave empty sequences out."
             )
+
+    check_values(lengths, check)
     return lengths.astype(int64).to(input.backend.name)
 
 

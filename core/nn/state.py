@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trine.backends import NAMES, Backend, get_backend
+from trine.backends.recording import note_move
 from trine.dtypes import Array, DType, as_dtype, is_float
 from trine.nn.parameter import Parameter
 from trine.tensor import Tensor
@@ -59,6 +60,7 @@ def move(tensor: Tensor, target: Backend | None, dtype: DType | None) -> None:
     if gradient is not None:
         tensor.grad = Tensor(_moved(gradient.data, old, new, wanted), new)
     tensor._bump()
+    note_move()
 
 
 def _moved(array: Array, old: Backend, new: Backend, dtype: DType) -> Array:

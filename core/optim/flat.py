@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from trine.backends import Backend
+from trine.backends.recording import note_move
 from trine.dtypes import Array, DType, int64
 from trine.nn.parameter import Parameter
 
@@ -115,6 +116,7 @@ class FlatBuffer:
         self.views.append(view)
         self.grad_views.append(grad_view)
         parameter.data = view
+        note_move()
         parameter._grad_view = grad_view
         parameter._owner = self.token
         if parameter.grad is not None:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from trine.autograd import enable_grad
-from trine.backends import Backend
+from trine.backends import Backend, recording
 from trine.dtypes import Array, float64, int64, is_float
 from trine.errors import BackendError, CheckpointError
 from trine.nn.parameter import Parameter
@@ -237,10 +237,30 @@ class Optimizer(ABC):
                 backend.accumulate(run.steps, one)
                 self._update(backend, run, group.lr, group.options)
             buffer.note(runs)
+        if recording.current is not None:
+            self._tell_recorder(recording.current, plans)
         if self._scale_set:
             backend.assign(self.scale, 1.0)
             self._scale_set = False
         return loss
+
+    def _tell_recorder(
+        self, recorder: recording.Recorder, plans: list[tuple[Group, FlatBuffer, list[Run]]]
+    ) -> None:
+        """What Python does in a step: keep the buffers up to date before, count changes after."""
+
+        def fits() -> bool:
+            self._refresh()
+            for group in self._groups:
+                group.upload()
+            held = {id(buffer) for group in self._groups for buffer in group.buffers}
+            return held == {id(buffer) for _, buffer, _ in plans}
+
+        def note() -> None:
+            for _, buffer, runs in plans:
+                buffer.note(runs)
+
+        recorder.around(fits, note)
 
     def _prepare(self, runs: list[Run]) -> None:  # noqa: B027  a hook
         """Compute what all updates of a step share."""

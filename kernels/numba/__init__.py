@@ -29,6 +29,7 @@ from trine.kernels.numba.jit import (
     clear_cache,
     compile_seconds,
     compile_user,
+    note_launches,
     source_hash,
     user_cache_root,
 )
@@ -39,6 +40,7 @@ __all__ = [
     "clear_cache",
     "compile_seconds",
     "compile_user",
+    "note_launches",
     "source_hash",
     "user_cache_root",
 ]

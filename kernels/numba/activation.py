@@ -13,7 +13,7 @@ import numpy as np
 from numba import prange
 
 from trine.dtypes import Array
-from trine.kernels.numba.jit import FAST, FAST_SUM, helper, parallel, scratch
+from trine.kernels.numba.jit import FAST, FAST_SUM, assign, helper, parallel, scratch
 from trine.kernels.numba.maths import activate, activate_backward
 from trine.kernels.numba.moments import PIECE
 from trine.kernels.numba.spread import each, inner, spread
@@ -60,7 +60,7 @@ def _bias_act(x: Array, bias: Array, activation: int, items: int, out: Array) ->
             activate(shifted, zero, activation, out[image, v])
 
 
-@kernel("bias_act", backend="numba", name="vectors")
+@kernel("bias_act", backend="numba", name="vectors", replayable=False)
 def bias_act(x: Array, bias: Array | None, activation: int, out: Array) -> None:
     """out[n, c, ...] = act(x[n, c, ...] + bias[c])."""
     shape = _shape(x)
@@ -195,5 +195,5 @@ def bias_act_backward(
 ) -> None:
     """grad_x = grad_out act'(z), from out = act(z); grad_bias = its sum over all but axis 1."""
     if not activation:
-        grad_x[...] = grad_out
+        assign(grad_x, grad_out)
     unit_error(grad_out, out, activation, grad_x, grad_bias)

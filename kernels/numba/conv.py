@@ -202,7 +202,7 @@ def _splits(items: int, pairs: int) -> int:
     return max(1, min(pairs, -(-ITEMS // max(1, items))))
 
 
-@kernel("conv2d", backend="numba", name="taps")
+@kernel("conv2d", backend="numba", name="taps", replayable=False)
 def conv2d(
     x: Array,
     weight: Array,
@@ -243,7 +243,7 @@ def conv2d(
     )
 
 
-@kernel("conv2d_input_grad", backend="numba", name="taps")
+@kernel("conv2d_input_grad", backend="numba", name="taps", replayable=False)
 def conv2d_input_grad(
     grad_out: Array,
     weight: Array,

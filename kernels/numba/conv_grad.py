@@ -103,7 +103,7 @@ def _is_finite(x: Array) -> bool:
         return math.isfinite(x.sum(dtype=np.float64))
 
 
-@kernel("conv2d_weight_grad", backend="numba", name="taps")
+@kernel("conv2d_weight_grad", backend="numba", name="taps", replayable=False)
 def conv2d_weight_grad(
     grad_out: Array,
     x: Array,

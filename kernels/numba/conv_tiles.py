@@ -31,7 +31,7 @@ from trine.kernels.numba.conv_plan import (
     Plan,
     Shape,
 )
-from trine.kernels.numba.jit import scratch, threads
+from trine.kernels.numba.jit import assign, scratch, threads
 from trine.kernels.numba.simd import (
     MOST_VECTORS,
     ROW_STEPS,
@@ -454,7 +454,7 @@ def _transposed(
     packed = scratch("weights", max(1, plan.offsets.size * panels * plan.tall), x.dtype)
     turned = scratch("turned weights", weight.size, x.dtype)[: weight.size]
     by_output = turned.reshape(groups, depth, each, area)
-    by_output[...] = weight.reshape(groups, each, depth, area).swapaxes(1, 2)
+    assign(by_output, weight.reshape(groups, each, depth, area).swapaxes(1, 2))
     for phase, taps in zip(plan.phases, plan.chosen, strict=True):
         if taps.size:
             _pack_weights(

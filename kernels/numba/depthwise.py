@@ -399,7 +399,7 @@ def _padded(
 
 
 @kernel(
-    "conv2d_weight_grad", backend="numba", name="depthwise", priority=2,
+    "conv2d_weight_grad", backend="numba", name="depthwise", replayable=False, priority=2,
     supports=lambda x, groups, **_: _serves(x.shape[1] // groups, groups),
 )  # fmt: skip
 def conv2d_weight_grad(

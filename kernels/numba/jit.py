@@ -22,10 +22,10 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import llvmlite.binding as llvm
 import numba
@@ -215,6 +215,60 @@ def run_parallel(function: Function, args: tuple[Any, ...]) -> None:
         function(*args)
 
 
+# --- launches -----------------------------------------------------------------------------------
+
+
+class Launch(NamedTuple):
+    """A call of a compiled function, as it was made."""
+
+    function: Any
+    args: tuple[Any, ...]
+    parallel: bool
+
+
+class Copy(NamedTuple):
+    """target[...] = source, for arrays of one shape and dtype."""
+
+    target: Array
+    source: Array
+
+
+class _Noted(threading.local):
+    """Where the launches of one Python thread are noted, if anywhere."""
+
+    launches: list[Launch | Copy] | None = None
+
+
+_noted = _Noted()
+
+
+@contextlib.contextmanager
+def note_launches(launches: list[Launch | Copy]) -> Iterator[None]:
+    """Append what this thread launches or copies inside the block to `launches`."""
+    before, _noted.launches = _noted.launches, launches
+    try:
+        yield
+    finally:
+        _noted.launches = before
+
+
+def launch(function: Function, args: tuple[Any, ...], parallel: bool) -> None:
+    """Call a compiled function, here or on the threads."""
+    if _noted.launches is not None:
+        _noted.launches.append(Launch(function, args, parallel))
+    if parallel:
+        run_parallel(function, args)
+    else:
+        function(*args)
+
+
+def assign(target: Array, source: Array) -> None:
+    """target[...] = source for arrays of one shape and dtype, as part of a kernel."""
+    if _noted.launches is not None:
+        _noted.launches.append(Copy(target, source))
+    target[...] = source
+
+
 # --- scratch memory -----------------------------------------------------------------------------
 
 
@@ -273,9 +327,9 @@ class Parallel:
     def __call__(self, work: int, *args: Any) -> None:
         """Run with `args`; `work`, about the number of operations, decides on the variant."""
         if work < self.grain or threads.count == 1:
-            self.serial(*args)
+            launch(self.serial, args, parallel=False)
         else:
-            run_parallel(self.parallel, args)
+            launch(self.parallel, args, parallel=True)
 
     def _compile(self, kind: str, options: dict[str, Any]) -> Any:
         folder = str(cache_dir() / kind)

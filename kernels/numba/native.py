@@ -30,7 +30,7 @@ _I64 = ir.IntType(64)
 ELEMENTS = {types.float32: ir.FloatType(), types.float64: ir.DoubleType()}
 
 
-def _machine() -> Any:
+def host_machine() -> Any:
     """Return LLVM's description of this machine, as Numba would choose it."""
     cpu_target.target_context.codegen()  # initialises LLVM
     return llvm.Target.from_default_triple().create_target_machine(
@@ -82,7 +82,7 @@ class Library:
 
     def _compiled(self, element: Any) -> bytes:
         """Return the object file; what is spelled out needs no more passes than code generation."""
-        machine = _machine()
+        machine = host_machine()
         module = ir.Module(self.name)
         module.triple, module.data_layout = machine.triple, str(machine.target_data)
         for name, (_, emit) in self.functions.items():
@@ -108,7 +108,7 @@ class Library:
             with os.fdopen(descriptor, "wb") as file:
                 file.write(compiled)
             os.replace(temporary, path)  # at once, for processes that start together
-        engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), _machine())
+        engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), host_machine())
         engine.add_object_file(llvm.ObjectFileRef.from_data(compiled))
         engine.finalize_object()
         for name in self.functions:

@@ -21,6 +21,9 @@ CHUNK = 4096
 """Elements of one part, which is also the part whose squares are summed together."""
 
 
+ONE_STEP = np.ones(1, np.int64)
+
+
 def _or_empty(array: Array | None, like: Array) -> Array:
     """Return an empty vector for None, so that Numba sees one type."""
     return np.empty(0, like.dtype) if array is None else array
@@ -32,16 +35,19 @@ def _sgd_chunk(
     params: Array,
     grads: Array,
     buffers: Array,
-    lr: float,
-    scale: float,
+    lrs: Array,
+    steps: Array,
+    scales: Array,
     momentum: float,
     keep: float,
     nesterov: bool,
-    is_first: bool,
     decay: float,
 ) -> None:
+    if not np.isfinite(scales[0]):
+        return
     a, b = item * CHUNK, (item + 1) * CHUNK
     param, grad, buffer = params[a:b], grads[a:b], buffers[a:b]
+    lr, scale, is_first = param.dtype.type(lrs[0]), param.dtype.type(scales[0]), steps[0] == 1
     n = param.size
     if buffer.size == 0:
         for i in range(n):
@@ -76,8 +82,6 @@ def sgd_step(
     weight_decay: float,
 ) -> None:
     """g += wd p;  b = momentum b + (1 - dampening) g (g at step 1);  p -= lr (g, b or g + m b)."""
-    if not np.isfinite(scale[0]):
-        return
     dtype = param.dtype.type
     _sgd(
         param.size,
@@ -85,12 +89,12 @@ def sgd_step(
         param,
         grad,
         _or_empty(momentum_buffer, param),
-        dtype(lr[0]),
-        dtype(scale[0]),
+        lr,
+        step,
+        scale,
         dtype(momentum),
         dtype(1 - dampening),
         nesterov,
-        bool(step[0] == 1),
         dtype(weight_decay),
     )
 
@@ -131,7 +135,7 @@ def _adam(pool: int, threads: int, items: int, *args: Any) -> None:
     each(_adam_chunk, pool, threads, items, args)
 
 
-@kernel("adam_step", backend="numba", name="chunks")
+@kernel("adam_step", backend="numba", name="chunks", replayable=False)
 def adam_step(
     param: Array,
     grad: Array,
@@ -238,7 +242,7 @@ def _rmsprop(
         )
 
 
-@kernel("rmsprop_step", backend="numba", name="chunks")
+@kernel("rmsprop_step", backend="numba", name="chunks", replayable=False)
 def rmsprop_step(
     param: Array,
     grad: Array,
@@ -294,7 +298,7 @@ def _adagrad(
             p[i] -= rate * (g / (np.sqrt(s[i]) + eps))
 
 
-@kernel("adagrad_step", backend="numba", name="chunks")
+@kernel("adagrad_step", backend="numba", name="chunks", replayable=False)
 def adagrad_step(
     param: Array,
     grad: Array,
@@ -322,17 +326,17 @@ def adagrad_step(
     )
 
 
-@kernel("unit_step", backend="numba", name="chunks")
+@kernel("unit_step", backend="numba", name="chunks", replayable=False)
 def unit_step(param: Array, grad: Array, norm: Array, lr: Array, scale: Array) -> None:
     """p -= lr grad / norm; no step where the norm is 0 or a number is not finite."""
     if not (np.isfinite(scale[0]) and np.isfinite(norm[0]) and norm[0] > 0):
         return
-    dtype = param.dtype.type
-    zero = dtype(0)
-    rate = dtype(lr[0] / norm[0])
-    empty = np.empty(0, param.dtype)
+    zero = param.dtype.type(0)
+    none, one = np.empty(0, param.dtype), np.ones(1)
     items = -(-param.size // CHUNK)
-    _sgd(param.size, items, param, grad, empty, rate, dtype(1), zero, zero, False, False, zero)
+    _sgd(
+        param.size, items, param, grad, none, lr / norm, ONE_STEP, one, zero, zero, False, zero
+    )  # fmt: skip
 
 
 @helper(fastmath=FAST_SUM)
@@ -351,7 +355,7 @@ def _sum_squares(x: Array, sums: Array) -> None:
         sums[chunk] = _squares(x[chunk * CHUNK : (chunk + 1) * CHUNK])
 
 
-@kernel("sum_squares", backend="numba", name="chunks")
+@kernel("sum_squares", backend="numba", name="chunks", replayable=False)
 def sum_squares(x: Array, out: Array) -> None:
     """out[0] = sum of x^2 in float64, by chunks of 4096 elements whose sums are added in order."""
     sums = np.empty(-(-x.size // CHUNK))

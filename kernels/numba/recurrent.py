@@ -159,7 +159,7 @@ def _rnn(
                 copy(out[t, row], h_n[row])
 
 
-@kernel("rnn", backend="numba", name="rows")
+@kernel("rnn", backend="numba", name="rows", replayable=False)
 def rnn(
     x: Array, h0: Array, w_ih: Array, w_hh: Array, b_ih: Array | None, b_hh: Array | None,
     lengths: Array | None, nonlinearity: int, reverse: bool, out: Array, h_n: Array,
@@ -209,7 +209,7 @@ def _rnn_backward(
             multiply_rows(dz[t], rows, alive, panels, units, False, dh, edge)
 
 
-@kernel("rnn_backward", backend="numba", name="rows")
+@kernel("rnn_backward", backend="numba", name="rows", replayable=False)
 def rnn_backward(
     grad_out: Array, grad_h_n: Array, x: Array, h0: Array, w_ih: Array, w_hh: Array, out: Array,
     lengths: Array | None, nonlinearity: int, reverse: bool, grad_x: Array, grad_h0: Array,
@@ -280,7 +280,7 @@ def _gru(
                 copy(h_n[row], out[t, row])
 
 
-@kernel("gru", backend="numba", name="rows")
+@kernel("gru", backend="numba", name="rows", replayable=False)
 def gru(
     x: Array, h0: Array, w_ih: Array, w_hh: Array, b_ih: Array | None, b_hh: Array | None,
     lengths: Array | None, reverse: bool, out: Array, h_n: Array, gates: Array,
@@ -349,7 +349,7 @@ def _gru_backward(
             multiply_rows(d_h[t], rows, alive, panels, units, True, dh, edge)
 
 
-@kernel("gru_backward", backend="numba", name="rows")
+@kernel("gru_backward", backend="numba", name="rows", replayable=False)
 def gru_backward(
     grad_out: Array, grad_h_n: Array, x: Array, h0: Array, w_ih: Array, w_hh: Array, out: Array,
     gates: Array, lengths: Array | None, reverse: bool, grad_x: Array, grad_h0: Array,
@@ -423,7 +423,7 @@ def _lstm(
                 copy(c_n[row], c[t, row])
 
 
-@kernel("lstm", backend="numba", name="rows")
+@kernel("lstm", backend="numba", name="rows", replayable=False)
 def lstm(
     x: Array, h0: Array, c0: Array, w_ih: Array, w_hh: Array, b_ih: Array | None,
     b_hh: Array | None, lengths: Array | None, reverse: bool, out: Array, h_n: Array, c_n: Array,
@@ -497,7 +497,7 @@ def _lstm_backward(
             multiply_rows(dz[t], rows, alive, panels, units, False, dh, edge)
 
 
-@kernel("lstm_backward", backend="numba", name="rows")
+@kernel("lstm_backward", backend="numba", name="rows", replayable=False)
 def lstm_backward(
     grad_out: Array, grad_h_n: Array, grad_c_n: Array, x: Array, h0: Array, c0: Array,
     w_ih: Array, w_hh: Array, out: Array, c: Array, gates: Array, lengths: Array | None,

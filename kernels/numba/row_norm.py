@@ -350,7 +350,7 @@ def _groups(
         )
 
 
-@kernel("group_norm", backend="numba", name="rows")
+@kernel("group_norm", backend="numba", name="rows", replayable=False)
 def group_norm(
     x: Array,
     weight: Array | None,
@@ -423,7 +423,7 @@ def _groups_backward(
     _add_chunks(found, grad_weight, grad_bias)
 
 
-@kernel("group_norm_backward", backend="numba", name="rows")
+@kernel("group_norm_backward", backend="numba", name="rows", replayable=False)
 def group_norm_backward(
     grad_out: Array,
     x: Array,

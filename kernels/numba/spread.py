@@ -153,10 +153,10 @@ class Spread(jit.Parallel):
     def __call__(self, work: int, *args: Any) -> None:
         """Run with count, *args; `work`, about the number of operations, decides who runs it."""
         if work < self.grain or jit.threads.count == 1:
-            self.serial(0, 1, *args)
+            jit.launch(self.serial, (0, 1, *args), parallel=False)
         else:
             jit.check_fork()
-            jit.run_parallel(self.serial, (_pool_loop(), jit.threads.count, *args))
+            jit.launch(self.serial, (_pool_loop(), jit.threads.count, *args), parallel=True)
 
 
 def spread(*, grain: int = jit.GRAIN) -> Callable[[Function], Spread]:

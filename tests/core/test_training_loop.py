@@ -409,7 +409,7 @@ def test_an_allocator_out_of_memory_names_the_batch_too(tiny, monkeypatch):
     monkeypatch.setattr(allocator, "_lend", empty)
     data = ArrayDataset(np.ones((200, 4), np.float32), np.zeros(200, np.int64), 3)
     net = nn.Linear(4, 50)
-    monkeypatch.setattr("trine.backends.allocator.POOLED_BYTES", 20_000)
+    monkeypatch.setattr(allocator, "pooled_bytes", 20_000)
     run = Trainer(net, optim.SGD(net.parameters(), lr=0.1), progress="none")
     with pytest.raises(BackendError, match=r"batches of 150 samples.*for an array \(150, 50\)"):
         run.fit(DataLoader(data, 150), epochs=1)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from trine.backends import Backend, get_backend
+from trine.backends.recording import Recorder
 from trine.kernels import registry
 from trine.kernels.numba import jit
 
@@ -539,3 +540,41 @@ def test_optimiser_steps_are_the_reference_bit_for_bit(numba_backend: Backend) -
         expected = run(get_backend("numpy"), call, call.in_dtype("float32"))
         for ours, theirs in zip(found, expected, strict=True):
             np.testing.assert_array_equal(ours, theirs, err_msg=str(call))
+
+
+def _other_numbers(array: Any) -> Any:
+    """Return other floats of the same shape; labels, indices and lengths stay."""
+    if array is None or array.dtype.kind != "f":
+        return array
+    return np.random.default_rng(array.size).permutation(array.ravel()).reshape(array.shape) * 1.25
+
+
+def _poison_scratch() -> None:
+    for buffer in jit._scratch.buffers.values():
+        if buffer.dtype.kind == "f":
+            buffer.fill(np.nan)
+
+
+@pytest.mark.parametrize("op", sorted({call.op for call in CALLS}))
+def test_a_recorded_kernel_repeats_on_other_numbers(op: str) -> None:
+    """What Python does between launches must not depend on numbers, or the kernel must say so."""
+    backend = get_backend("numba")
+    calls = [call for call in CALLS if call.op == op]
+    for call in calls[:: -(-len(calls) // 12)]:
+        for entry in registry.kernels(op, "numba"):
+            registry.prefer(op, entry.name)
+            arrays = call.in_dtype("float32")
+            with Recorder(backend).recording_all() as recording:
+                found = run(backend, call, arrays)
+            other = [_other_numbers(a) for a in call.in_dtype("float32")]
+            expected = run(backend, call, [None if a is None else a.copy() for a in other])
+            for array, value in zip(arrays, other, strict=True):
+                if array is not None:
+                    array[...] = value
+            _poison_scratch()
+            for array in found:
+                if not any(array is a for a in arrays):
+                    array.fill(113)
+            recording.run()
+            for ours, theirs in zip(found, expected, strict=True):
+                assert ours.tobytes() == theirs.tobytes(), f"{call} by {backend.ran[op]}"

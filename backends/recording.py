@@ -1,0 +1,273 @@
+"""A recording of what a backend does: the list that a captured step runs through again.
+
+While a `Recorder` is at work every method of the contract is noted as it is called: the launches of
+kernels where a backend can repeat those by themselves, else the call as a whole, whose results are
+then copied to where they were. Arrays come from a pool of the recording's own, which keeps its
+memory for as long as the recording lives, so that every replay finds each array in its place.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from trine.backends.allocator import PoolAllocator
+from trine.backends.op import OPS
+from trine.dtypes import Array
+from trine.random import Generator, watch_draws
+
+if TYPE_CHECKING:
+    from trine.backends.base import Backend
+
+UNRECORDED = frozenset(
+    {"empty", "owns", "synchronize", "memory_stats", "memory_report", "asarray_key"}
+)
+"""Methods of the contract that do nothing to numbers."""
+CONSTANT = frozenset({"asarray", "hyper"})
+"""Methods that bring numbers from Python: the same ones in every replay."""
+READING = "to_numpy"
+"""The method by which Python sees numbers; what it then does with them is not in the recording."""
+
+
+@dataclass(frozen=True)
+class Draw:
+    """A draw of random numbers: its key array gets the generator's next in every replay."""
+
+    generator: Generator
+    stream: int
+    key: Array
+
+
+@dataclass
+class Recording:
+    """What to run, and what it needs to be right."""
+
+    backend: Backend
+    segments: list[Callable[[], Any]] = field(default_factory=list)
+    draws: list[Draw] = field(default_factory=list)
+    written: list[Array] = field(default_factory=list)
+    """Arrays from outside of the recording that it changes: its state."""
+    before: list[Callable[[], bool]] = field(default_factory=list)
+    """Asked before each replay whether the recording still fits, such as an optimiser's buffers."""
+    after: list[Callable[[], None]] = field(default_factory=list)
+    refusal: str | None = None
+    """Why it must not be replayed, if it must not."""
+    kept: list[Any] = field(default_factory=list)
+    """Arrays that live outside of the pool, and the pool."""
+
+    def run(self) -> None:
+        """Do everything once more."""
+        for draw in self.draws:
+            draw.key[...] = draw.generator.key(draw.stream)
+        with np.errstate(all="ignore"):
+            for segment in self.segments:
+                segment()
+        for note in self.after:
+            note()
+
+
+current: Recorder | None = None
+"""The recorder at work, for those whose part in a step is not all in calls of the backend."""
+
+
+_moves = 0
+
+
+def note_move() -> None:
+    """Say that a tensor got another array for its own: recordings made before know the old one."""
+    global _moves  # noqa: PLW0603  one count for all tensors
+    _moves += 1
+
+
+def moves() -> int:
+    """Return how often tensors got other arrays."""
+    return _moves
+
+
+class Recorder:
+    """Notes what one thread does on a backend on the CPU."""
+
+    def __init__(self, backend: Backend) -> None:
+        self.recording = Recording(backend)
+        self._backend = backend
+        self._pool = PoolAllocator(pooled_bytes=0)
+        self._entries: list[Any] = []
+        """Launches, and what can stand among them, since the last call of Python."""
+        self._made: dict[int, Any] = {}
+        """The objects that own the memory of arrays made on the way, by their ids."""
+        self._thread = threading.get_ident()
+        self._inside = False
+
+    @contextmanager
+    def recording_all(self) -> Iterator[Recording]:
+        """Note everything inside the block; the recording is complete at its end."""
+        global current
+        backend = self._backend
+        names = [name for name in contract() if name not in UNRECORDED]
+        pool = backend.allocator
+        for name in names:
+            setattr(backend, name, functools.partial(self._call, name, getattr(backend, name)))
+        backend.allocator, current = self._pool, self
+        watched = watch_draws(self._draw)
+        try:
+            yield self.recording
+        finally:
+            watch_draws(watched)
+            backend.allocator, current = pool, None
+            for name in names:
+                delattr(backend, name)
+        self._end_segment()
+        self.recording.kept.append(self._pool)
+
+    # What others add
+
+    def call(self, function: Callable[[], Any]) -> None:
+        """Run a function of Python at this place of every replay, such as a check of values."""
+        self._end_segment()
+        self.recording.segments.append(function)
+
+    def around(self, before: Callable[[], bool], after: Callable[[], None]) -> None:
+        """Ask `before` each replay whether it still fits, and tell `after` when it is done."""
+        self.recording.before.append(before)
+        self.recording.after.append(after)
+
+    def refuse(self, why: str) -> None:
+        """Say that the recording must not be replayed."""
+        self.recording.refusal = self.recording.refusal or why
+
+    # Noting
+
+    def _draw(self, generator: Generator, stream: int, key: Array) -> None:
+        if threading.get_ident() == self._thread:
+            self.recording.draws.append(Draw(generator, stream, key))
+
+    def _call(self, name: str, method: Callable[..., Any], *args: Any, **named: Any) -> Any:
+        """Run a method of the backend and note it."""
+        if self._inside or threading.get_ident() != self._thread:
+            return method(*args, **named)
+        launches: list[Any] = []
+        self._inside = True
+        try:
+            with self._backend.note_launches(launches):
+                result = method(*args, **named)
+        finally:
+            self._inside = False
+        if name == READING:
+            self.refuse("it reads numbers on the host, by .item(), .numpy() or a comparison")
+            return result
+        results = result if isinstance(result, tuple) else (result,)
+        made = [r for r in results if isinstance(r, np.ndarray) and not _is_view(r, args)]
+        if any(isinstance(r, np.generic) for r in results):
+            self.refuse(f"{name} gives a number instead of an array")
+        for array in made:
+            if not self._pool.lent(array):
+                self._made[id(_owner(array))] = _owner(array)
+        changed = _changed(name, args, named)
+        self._note_changes(changed)
+        if name in CONSTANT:
+            self.recording.kept.extend(made)
+        elif launches and self._repeats_by_launches(name):
+            self._entries += launches
+            self._keep([part for entry in launches for part in _parts(entry)], results)
+        elif made or changed:
+            self._note_whole(name, method, args, named, results, made)
+        return result
+
+    def _repeats_by_launches(self, name: str) -> bool:
+        kernel = self._backend.ran.get(name)
+        return any(
+            launcher.name == kernel and launcher.entry.replayable and not launcher.entry.user
+            for launcher in self._backend.launchers(OPS[name])
+        )
+
+    def _note_whole(
+        self, name: str, method: Callable[..., Any], args: tuple[Any, ...], named: dict[str, Any],
+        results: Sequence[Any], made: Sequence[Array],
+    ) -> None:  # fmt: skip
+        entry = self._backend.array_entry(name, args, made)
+        if entry is not None:
+            self._entries.append(entry)
+            self._keep(list(_parts(entry)), results)
+            return
+        self._end_segment()
+        targets = [r if any(r is m for m in made) else None for r in results]
+
+        def again() -> None:
+            found = method(*args, **named)
+            for target, value in zip(
+                targets, found if isinstance(found, tuple) else (found,), strict=True
+            ):
+                if target is not None:
+                    target[...] = value
+
+        self.recording.segments.append(again)
+
+    def _keep(self, args: Sequence[Any], results: Sequence[Any]) -> None:
+        """Hold arrays that do not lie in the recording's pool, whose blocks stay where they are."""
+        for array in (*args, *results):
+            if isinstance(array, np.ndarray) and not self._pool.lent(array):
+                self.recording.kept.append(array)
+
+    def _note_changes(self, arrays: Sequence[Array]) -> None:
+        known = {(a.ctypes.data, a.nbytes) for a in self.recording.written}
+        for array in arrays:
+            outside = id(_owner(array)) not in self._made and not self._pool.lent(array)
+            if outside and (array.ctypes.data, array.nbytes) not in known:
+                self.recording.written.append(array)
+
+    def _end_segment(self) -> None:
+        if self._entries:
+            self.recording.segments.append(self._backend.compile_entries(self._entries))
+            self._entries = []
+
+
+@functools.lru_cache(maxsize=1)
+def contract() -> tuple[str, ...]:
+    """Return the names of all methods of the contract."""
+    from trine.backends.base import Backend  # noqa: PLC0415  which gathers them
+
+    found = {
+        name
+        for base in Backend.__mro__[1:-1]
+        for name, value in vars(base).items()
+        if callable(value) and not name.startswith("_")
+    }
+    return tuple(sorted(found | set(OPS)))
+
+
+def _owner(array: Any) -> Any:
+    """Return what owns the memory of an array."""
+    while isinstance(array, np.ndarray) and array.base is not None:
+        array = array.base
+    return array
+
+
+def _parts(entry: Any) -> Iterator[Any]:
+    """Yield what an entry holds, and what its tuples hold."""
+    for part in entry:
+        if isinstance(part, tuple):
+            yield from part
+        else:
+            yield part
+
+
+def _is_view(result: Array, args: tuple[Any, ...]) -> bool:
+    owner = _owner(result)
+    return any(isinstance(a, np.ndarray) and _owner(a) is owner for a in args)
+
+
+def _changed(name: str, args: tuple[Any, ...], named: dict[str, Any]) -> list[Array]:
+    """Return the arrays that a method changes in place."""
+    if name in ("assign", "accumulate"):
+        return [args[0] if args else named["target"]]
+    spec = OPS.get(name)
+    if spec is None or not spec.mutates:
+        return []
+    call = spec.bind(args, named)
+    return [call[array] for array in spec.mutates if call[array] is not None]
