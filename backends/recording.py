@@ -161,10 +161,10 @@ class Recorder:
         if name == READING:
             self.refuse("it reads numbers on the host, by .item(), .numpy() or a comparison")
             return result
+        if isinstance(result, np.generic):  # NumPy's results without axes have no place of their own
+            result = np.asarray(result)
         results = result if isinstance(result, tuple) else (result,)
         made = [r for r in results if isinstance(r, np.ndarray) and not _is_view(r, args)]
-        if any(isinstance(r, np.generic) for r in results):
-            self.refuse(f"{name} gives a number instead of an array")
         for array in made:
             if not self._pool.lent(array):
                 self._made[id(_owner(array))] = _owner(array)

@@ -38,22 +38,22 @@ def peak_bytes() -> int | None:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def of_steps(side: str, model: str, batch: int) -> int | None:
+def of_steps(side: str, model: str, batch: int, how: str = "eager") -> int | None:
     """Return the peak memory of a process with training steps of one side; None if it fails."""
-    command = [sys.executable, "-c", CODE, side, model, str(batch)]
+    command = [sys.executable, "-c", CODE, side, model, str(batch), how]
     environ = {k: v for k, v in os.environ.items() if not k.startswith("MALLOC_")}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environ)
     lines = done.stdout.split()
     return int(lines[-1]) if done.returncode == 0 and lines and lines[-1].isdigit() else None
 
 
-def main(side: str, model: str, batch: str) -> None:
+def main(side: str, model: str, batch: str, how: str) -> None:
     """Do the steps and print the peak."""
     if side in OURS:
         from trine.bench.steps import initial_weights, make_step  # noqa: PLC0415  one side only
 
         weights = initial_weights(MODELS[model], 0)
-        step = make_step(model, int(batch), side, "float32", weights, 0)
+        step = make_step(model, int(batch), side, "float32", weights, 0, how)
     else:
         from trine.bench.peers import torch_steps  # noqa: PLC0415  one side only
 

@@ -183,13 +183,13 @@ def step_lines(reports: Sequence[Report]) -> list[str]:
         least, aim = STEPS[row.op.removeprefix("step ")]
         values = [v for v in (_ratio(report, row) for report in reports) if v is not None]
         if values:
-            lines.append(_line(f"{row.op}, {row.shape}", "", values, least, aim))
+            lines.append(_line(f"{row.op}, {row.shape}", row.kernel, values, least, aim))
     for row in (r for r in reports[0] if r.side == "trine" and r.peak_memory):
         other = next(r for r in reports[0] if r.side == "torch" and r.key == row.key)
         if other.peak_memory and row.peak_memory:
             share = row.peak_memory / other.peak_memory
             lines.append(
-                f"| {row.op}, {row.shape}, peak memory ours / PyTorch's | | **{share:.2f}** "
+                f"| {row.op}, {row.shape}, peak memory ours / PyTorch's | {row.kernel} | **{share:.2f}** "
                 f"| {row.peak_memory / 1e6:.0f} and {other.peak_memory / 1e6:.0f} MB | 1.0 | 0.7 "
                 f"| {'reached' if share <= 1 else 'short'} |"
             )
@@ -197,7 +197,9 @@ def step_lines(reports: Sequence[Report]) -> list[str]:
 
 
 def _ratio(report: Report, row: BenchResult) -> float | None:
-    mine = next(r for r in report if r.side == "trine" and r.key == row.key)
+    mine = next(
+        r for r in report if r.side == "trine" and (r.key, r.kernel) == (row.key, row.kernel)
+    )
     return report.ratio(mine, "torch")
 
 

@@ -1,9 +1,9 @@
 """Whole training steps through the public API, against the same model in torch eager.
 
-A step is zero_grad, forward, loss, backward, step: no data loading. Before it is timed its first
-losses are held against those of a float64 run on the numpy backend from the same weights; after, the
-loss must be finite. The peak memory is that of another process which does the same steps with
-compiled kernels at hand.
+A step is zero_grad, forward, loss, backward, step: no data loading. Ours runs as it stands ("eager")
+and by `trine.capture` ("captured"). Before a step is timed its first losses are held against those of
+a float64 run on the numpy backend from the same weights; after, the loss must be finite. The peak
+memory is that of another process which does the same steps with compiled kernels at hand.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 import trine
 import trine.functional as F
 from trine import nn, optim
-from trine.backends import cases, dispatch
+from trine.backends import cases, dispatch, get_backend
 from trine.bench import memory
 from trine.bench.models import MODELS, Model
 from trine.bench.peers import Peer
@@ -26,8 +26,8 @@ from trine.bench.results import BenchResult
 from trine.bench.timing import time_together
 from trine.errors import suggest
 
-CHECKED = 2
-"""Steps whose losses are compared: the second has felt every gradient."""
+CHECKED = 5
+"""Steps whose losses are compared: the last has felt every gradient of a captured step's replay."""
 ALLOWED = 1e-4
 """Relative error of a float32 loss: some hundred roundings, far from what a wrong gradient does."""
 
@@ -46,7 +46,14 @@ def initial_weights(model: Model, seed: int) -> Weights:
         return {name: p.numpy().copy() for name, p in model.build(nn).state_dict().items()}
 
 
-def make_step(name: str, batch: int, backend: str, dtype: str, weights: Weights, seed: int) -> Step:
+HOWS = ("eager", "captured")
+"""How a step of ours is run."""
+
+
+def make_step(
+    name: str, batch: int, backend: str, dtype: str, weights: Weights, seed: int,
+    how: str = "eager",
+) -> Step:  # fmt: skip
     """Return a training step of a model on a backend of ours."""
     model = MODELS[name]
     x, y = model.draw(np.random.default_rng(seed), batch)
@@ -58,13 +65,18 @@ def make_step(name: str, batch: int, backend: str, dtype: str, weights: Weights,
         target = trine.tensor(y, dtype=dtype if y.dtype.kind == "f" else None)
         optimizer = model.optimizer(optim, network.parameters())
 
+    def train(x: trine.Tensor, y: trine.Tensor) -> trine.Tensor:
+        optimizer.zero_grad()
+        loss: trine.Tensor = model.loss(F, network, x, y)
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    run = trine.capture(train) if how == "captured" else train
+
     def step() -> float:
         with trine.use(backend):
-            optimizer.zero_grad()
-            loss = model.loss(F, network, inputs, target)
-            loss.backward()
-            optimizer.step()
-            return float(loss.item())
+            return float(run(inputs, target).item())
 
     return step
 
@@ -159,7 +171,9 @@ def time_models(
             time_together(ready, seconds)
             for candidate in ready:
                 candidate.recheck()
-                candidate.result.peak_memory = memory.of_steps(candidate.side, name, batch)
+                candidate.result.peak_memory = memory.of_steps(
+                    candidate.side, name, batch, candidate.result.kernel
+                )
             results += [c.result for c in found]
     return results
 
@@ -178,15 +192,21 @@ def _candidates(
     name: str, batch: int, backends: Sequence[str], peers: Sequence[Peer], weights: Weights,
     seed: int,
 ) -> list[StepCandidate]:  # fmt: skip
-    def row(backend: str, side: str) -> BenchResult:
-        return BenchResult(f"step {name}", backend, "", "float32", f"batch {batch}", side=side)
+    def row(backend: str, how: str, side: str) -> BenchResult:
+        return BenchResult(f"step {name}", backend, how, "float32", f"batch {batch}", side=side)
 
-    def ours(backend: str) -> Callable[[], Step]:
-        return lambda: make_step(name, batch, backend, "float32", weights, seed)
+    def ours(backend: str, how: str) -> Callable[[], Step]:
+        return lambda: make_step(name, batch, backend, "float32", weights, seed, how)
 
-    found = [StepCandidate(b, b, row(b, "trine"), ours(b)) for b in backends]
+    found = [
+        StepCandidate(b, b, row(b, how, "trine"), ours(b, how))
+        for b in backends
+        for how in HOWS
+        if how == "eager" or get_backend(b).device == "cpu"
+    ]
     for peer in peers:
         make = peer_step(peer.name, name, batch, weights, seed)
         if make is not None:
-            found.append(StepCandidate(peer.name, peer.name, row(peer.name, peer.name), make))
+            result = row(peer.name, "eager", peer.name)
+            found.append(StepCandidate(peer.name, peer.name, result, make))
     return found
