@@ -31,6 +31,14 @@ class BackendChoice(StrEnum):
     cupy = "cupy"
 
 
+class CaptureChoice(StrEnum):
+    """What --capture takes."""
+
+    auto = "auto"
+    on = "on"
+    off = "off"
+
+
 class DtypeChoice(StrEnum):
     """What --dtype takes."""
 
@@ -108,6 +116,10 @@ def train(
     seed: Seed = 0,
     dtype: Dtype = DtypeChoice.float32,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all by default.")] = None,
+    capture: Annotated[
+        CaptureChoice,
+        typer.Option(help="Record a step once and replay it: the same numbers, sooner."),
+    ] = CaptureChoice.auto,
     kernel: Annotated[
         list[str] | None, typer.Option(metavar="OP=NAME", help="Prefer a kernel. Repeatable.")
     ] = None,
@@ -154,6 +166,7 @@ def train(
             resume=resume,
             plot=plot,
             progress=progress.value,
+            capture=capture.value,
         ),
         json=json,
     )

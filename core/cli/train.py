@@ -51,6 +51,7 @@ class Options:
     resume: str | None = None
     plot: bool = False
     progress: str = "auto"
+    capture: str = "auto"
 
 
 @dataclass(frozen=True)
@@ -155,6 +156,7 @@ def prepare(options: Options) -> Run:
         config=config,
         seed=options.seed,
         progress=options.progress,
+        capture=options.capture,
     )
     return Run(system, model, splits, train_loader, test_loader, trainer, epochs, out)
 

@@ -231,14 +231,15 @@ class Optimizer(ABC):
             (group, buffer, buffer.runs()) for group in self._groups for buffer in group.buffers
         ]
         self._prepare([run for _, _, runs in plans for run in runs])
+        if recording.current is not None:
+            self._tell_recorder(recording.current, plans)
+        else:
+            self._upload()
         for group, buffer, runs in plans:
-            group.upload()
             for run in runs:
                 backend.accumulate(run.steps, one)
                 self._update(backend, run, group.lr, group.options)
             buffer.note(runs)
-        if recording.current is not None:
-            self._tell_recorder(recording.current, plans)
         if self._scale_set:
             backend.assign(self.scale, 1.0)
             self._scale_set = False
@@ -247,12 +248,11 @@ class Optimizer(ABC):
     def _tell_recorder(
         self, recorder: recording.Recorder, plans: list[tuple[Group, FlatBuffer, list[Run]]]
     ) -> None:
-        """What Python does in a step: keep the buffers up to date before, count changes after."""
+        """Leave to the recorder what Python does in every step: look before it, count after it."""
 
         def fits() -> bool:
             self._refresh()
-            for group in self._groups:
-                group.upload()
+            self._upload()
             held = {id(buffer) for group in self._groups for buffer in group.buffers}
             return held == {id(buffer) for _, buffer, _ in plans}
 
@@ -260,7 +260,14 @@ class Optimizer(ABC):
             for _, buffer, runs in plans:
                 buffer.note(runs)
 
+        with recorder.paused():
+            self._upload()
         recorder.around(fits, note)
+
+    def _upload(self) -> None:
+        """Bring learning rates that were changed in the options to the device."""
+        for group in self._groups:
+            group.upload()
 
     def _prepare(self, runs: list[Run]) -> None:  # noqa: B027  a hook
         """Compute what all updates of a step share."""

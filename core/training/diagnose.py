@@ -51,21 +51,25 @@ class Guard:
         self._poison = backend.zeros((1,), float64)
         self._pending: list[tuple[Array, Window]] = []
 
-    def before_update(self, window: Window, loss: Array) -> tuple[Window | None, Array]:
-        """Set the factor of the coming update; return the first bad step, if one was found now.
+    def protect(self, loss: Array) -> tuple[Array, Array]:
+        """Set the factor of the coming update; return the norm and what `see` looks at.
 
-        loss: (), of the whole window. The second result is the norm, float64 (1,).
+        loss: (), of the whole step. Both results are float64 (1,). All on the device.
         """
         norm = self.optimizer.grad_norm()
         backend = self.optimizer.backend
         wide = backend.astype(backend.reshape(loss, shape=(1,)), dtype=float64)
         # norm + (loss - loss) is the norm, or not finite if either is not
         probe = backend.add(norm, backend.sub(wide, wide))
-        self._poison = backend.add(self._poison, backend.sub(probe, probe))
+        backend.accumulate(self._poison, backend.sub(probe, probe))
         factor = clip_factor(backend, norm, self.limit)
         self.optimizer.set_scale(backend.add(factor, self._poison))
+        return norm, probe
+
+    def see(self, window: Window, probe: Array) -> Window | None:
+        """Look at a step that was done, now or later; return the first bad one, if found now."""
         self._pending.append((probe, window))
-        return (self.look() if len(self._pending) >= self.every else None), norm
+        return self.look() if len(self._pending) >= self.every else None
 
     def look(self) -> Window | None:
         """Read what was not read yet; return the first bad step. Waits for the device."""

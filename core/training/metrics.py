@@ -52,12 +52,22 @@ class Sums:
         self.sums: dict[str, Array] = {n: backend.zeros((), float64) for n in names}
         self.counts = dict.fromkeys(self.sums, 0)
 
-    def add(self, name: str, value: Tensor, count: int) -> None:
-        """Add a sum over `count` samples."""
+    def add(self, name: str, value: Tensor) -> None:
+        """Add a number on the device, in place, so that a captured step can do it too."""
         with trine.no_grad():
             array = self.backend.astype(value.detach().data, dtype=float64)
-            self.sums[name] = self.backend.add(self.sums[name], array)
-        self.counts[name] += count
+            self.backend.accumulate(self.sums[name], self.backend.reshape(array, shape=()))
+
+    def count(self, numbers: Mapping[str, int]) -> None:
+        """Say over how many samples the numbers that were added are sums."""
+        for name, number in numbers.items():
+            self.counts[name] += number
+
+    def clear(self) -> None:
+        """Start anew."""
+        for name, total in self.sums.items():
+            self.backend.assign(total, 0.0)
+            self.counts[name] = 0
 
     def means(self) -> dict[str, float]:
         """Return the means; waits for the device. NaN where nothing was added."""
@@ -79,5 +89,5 @@ class Sums:
         """Continue from a state."""
         for name, (total, count) in state.items():
             value = float.fromhex(str(total))
-            self.sums[name] = self.backend.full((), value, float64)
+            self.backend.assign(self.sums[name], value)
             self.counts[name] = int(count)

@@ -11,7 +11,6 @@ from trine import nn, optim, random
 from trine.errors import CheckpointError
 from trine.training import checkpoint, records
 from trine.training.checkpoint import Arrays
-from trine.training.metrics import Sums
 
 if TYPE_CHECKING:
     from trine.data import DataLoader
@@ -114,6 +113,5 @@ def restore(trainer: Trainer, source: Path, arrays: Arrays, meta: dict[str, Any]
     trainer.monitor.load_state(meta["monitor"])
     trainer.train_means, trainer.test_means = meta["train"], meta["test"]
     trainer.ended = meta["ended"]
-    trainer.sums = Sums(trainer.backend, ["loss", "norm", *trainer.metrics])
     trainer.sums.load_state(meta["sums"])
     random.default_generator().load_state(meta["random"])

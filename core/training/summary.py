@@ -19,12 +19,14 @@ class Summary:
     Metrics beside the accuracy stand in `metrics`; test results are those of the weights that the
     model has now. `seconds` leaves out `compile_seconds`, which is what kernels took to compile or
     load; both are of this process. `samples_per_second` is that of training steps alone. `stopped`
-    says why training ended early, `interrupted` that a signal did it. `fallbacks` counts by op and
+    says why training ended early, `interrupted` that a signal did it; `replayed_steps` counts those
+    that a captured step did. `fallbacks` counts by op and
     reason how often the reference ran although kernels are registered.
     """
 
     epochs: int = 0
     steps: int = 0
+    replayed_steps: int = 0
     train_loss: float | None = None
     test_loss: float | None = None
     test_accuracy: float | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
 from pathlib import Path
@@ -32,6 +33,8 @@ from trine.training.summary import Clock, Summary
 
 log = logging.getLogger("trine")
 
+CAPTURE = ("auto", "on", "off")
+
 
 class Trainer:
     """Trains a model so that the run can be trusted, stopped and continued.
@@ -46,6 +49,10 @@ class Trainer:
     result counts as better; patience: epochs without a better one before training stops; with
     `restore_best` the best weights are in the model at the end, whatever ended training. strict: a
     fallback from a kernel on the reference is an error.
+
+    capture: "on" records the step and replays it (`trine.capture`; a CaptureError says why that
+    cannot be), "auto" does so where it can: on the CPU, for models without hooks. Only for models
+    and losses in which Python does the same in every step.
 
     NaN or Inf stops before the update: DivergenceError names the layer, and snapshot.safetensors
     holds batch and weights. SIGINT and SIGTERM save and stop.
@@ -75,6 +82,7 @@ class Trainer:
         restore_best: bool = False,
         loss_reduction: str = "mean",
         strict: bool = False,
+        capture: str = "off",
     ) -> None:
         counts = (("accumulate", accumulate), ("log_every", log_every))
         for name, value in (*counts, ("checkpoint_every", checkpoint_every or 1)):
@@ -86,6 +94,8 @@ class Trainer:
             )
         if loss_reduction not in ("mean", "sum"):
             raise suggest("Trainer", "loss_reduction", loss_reduction, ("mean", "sum"))
+        if capture not in CAPTURE:
+            raise suggest("Trainer", "capture", capture, CAPTURE)
         self.model = model
         self.optimizer = optimizer
         self.loss = loss if loss is not None else F.cross_entropy
@@ -104,6 +114,10 @@ class Trainer:
         self.restore_best = restore_best
         self.loss_reduction = loss_reduction
         self.strict = strict
+        self.capture = capture
+        self._run_update: Callable[..., Tensor] = self._update
+        self._numbers: dict[Any, dict[str, int]] = {}
+        """Over how many samples a step's sums go, by the shapes of its batches."""
         self._monitor = (monitor, mode, patience, min_delta)
         self._progress: Progress = Silent()
         self._note: AbstractContextManager[None] = nullcontext()
@@ -167,6 +181,7 @@ class Trainer:
         try:
             self._begin(train_loader, resume, epochs)
             self._guard = Guard(self.optimizer, self.clip_norm, self.log_every)
+            self._run_update = self._captured() if self.capture != "off" else self._update
             self._clock, self._progress = clock, make_progress(self.progress_kind)
             self._note = CompileNote(self._progress) if clock.compiles else nullcontext()
             with StopRequest() as self._request, closing(self._progress):
@@ -250,40 +265,52 @@ class Trainer:
 
     def _step(self, group: list[Batch]) -> None:
         """One optimiser step over a group of batches, as if they were one."""
-        generator = random.default_generator()
-        window = Window(group, self.epoch, self.step, generator.state())
-        self.optimizer.zero_grad()
-        total: Any = None
-        for x, y, _ in group:
-            samples, target = self._upload(x, y)
-            output = self.model(samples)
-            loss = self.loss(output, target)
-            check_scalar(loss)
-            if self.loss_reduction == "mean" and len(group) > 1:
-                part = loss * (len(x) / window.samples)
-            else:
-                part = loss
-            part.backward()
-            total = part.detach() if total is None else total + part.detach()
-            self._count(self.sums, loss, output, target, len(x))
+        window = Window(group, self.epoch, self.step, random.default_generator().state())
         if self.schedule is not None:
             when = self.epoch if self.schedule.interval == "epoch" else self.step
             self.schedule.apply(self.optimizer, when)
-        bad, norm = self._guard.before_update(window, total.data)
-        self._look(bad)
-        self.optimizer.step()
-        backend = self.backend
-        self.sums.add("norm", Tensor(backend.reshape(norm, shape=()), backend), 1)
+        batches = [tensor for x, y, _ in group for tensor in self._upload(x, y)]
+        probe = self._run_update(*batches)
+        self.sums.count(self._numbers[_shapes(batches)])
+        self._look(self._guard.see(window, probe.data))
         self.step += 1
 
-    def _count(self, sums: Sums, loss: Tensor, output: Any, target: Tensor, samples: int) -> None:
-        """Add a batch to running sums, on the device."""
+    def _update(self, *batches: Tensor) -> Tensor:
+        """What a step does on the device, with batches x, y, x, y, ...; returns the guard's probe.
+
+        Where NaN or Inf turns up the optimiser's step changes nothing.
+        """
+        pairs = list(zip(batches[::2], batches[1::2], strict=True))
+        samples = sum(x.shape[0] for x, _ in pairs)
+        numbers: Counter[str] = Counter()
+        self.optimizer.zero_grad()
+        total: Any = None
+        for x, y in pairs:
+            output = self.model(x)
+            loss = self.loss(output, y)
+            check_scalar(loss)
+            weighted = self.loss_reduction == "mean" and len(pairs) > 1
+            part = loss * (x.shape[0] / samples) if weighted else loss
+            part.backward()
+            total = part.detach() if total is None else total + part.detach()
+            numbers.update(self._count(self.sums, loss, output, y))
+        norm, probe = self._guard.protect(total.data)
+        self.optimizer.step()
+        self.sums.add("norm", Tensor(norm, self.backend))
+        self._numbers[_shapes(batches)] = {**numbers, "norm": 1}
+        return Tensor(probe, self.backend)
+
+    def _count(self, sums: Sums, loss: Tensor, output: Any, target: Tensor) -> dict[str, int]:
+        """Add a batch to running sums, on the device; return over how many samples each goes."""
+        samples = target.shape[0]
+        numbers = {"loss": samples}
         with trine.no_grad():
             value = loss.detach().astype(float64)
-            sums.add("loss", value * samples if self.loss_reduction == "mean" else value, samples)
+            sums.add("loss", value * samples if self.loss_reduction == "mean" else value)
             for name, metric in self.metrics.items():
-                found, number = metric(detached(output), target)
-                sums.add(name, found, number)
+                found, numbers[name] = metric(detached(output), target)
+                sums.add(name, found)
+        return numbers
 
     def _evaluate(self, loader: DataLoader) -> dict[str, float] | None:
         """Return the means over a loader, or None if a signal came; randomness is as before then."""
@@ -300,7 +327,7 @@ class Trainer:
                     output = self.model(samples)
                     loss = self.loss(output, target)
                     check_scalar(loss)
-                    self._count(sums, loss, output, target, len(x))
+                    sums.count(self._count(sums, loss, output, target))
         finally:
             generator.load_state(drawn)
             self.model.train(training)
@@ -327,7 +354,7 @@ class Trainer:
             times = {"epoch": self.epoch, "seconds": round(seconds, 4), **self._clock.report()}
             self.folder.epoch(row, times)
         self.batch = 0
-        self.sums = Sums(self.backend, ["loss", "norm", *self.metrics])
+        self.sums.clear()
         self._save()
         self._progress.epoch(self.epoch, results, seconds)
 
@@ -405,6 +432,15 @@ class Trainer:
 
     # Small things
 
+    def _captured(self) -> Callable[..., Tensor]:
+        """Return the update as a captured step, or as it stands where "auto" cannot capture it."""
+        if self.capture == "auto":
+            hooks = any(module.has_hooks for module in self.model.modules())
+            if hooks or self.backend.device != "cpu":
+                return self._update
+        step: Callable[..., Tensor] = trine.capture(self._update, fallback=self.capture == "auto")
+        return step
+
     def _upload(self, x: Any, y: Any) -> tuple[Tensor, Tensor]:
         """Bring a batch to the model's backend, in the model's float type: the declared upload."""
         parameter = next(iter(self.model.parameters()))
@@ -422,7 +458,9 @@ class Trainer:
         if self.restore_best and self.best_weights:
             results = self.monitor.best_results
             test = {k: v for k, v in results.items() if k.startswith("test_")}
+        replayed = getattr(self._run_update, "replays", 0)
         return Summary(
+            replayed_steps=replayed,
             epochs=self.epoch,
             steps=self.step,
             train_loss=train.get("train_loss"),
@@ -435,3 +473,7 @@ class Trainer:
             metrics={**train, **test},
             **clock.summary(),
         )
+
+
+def _shapes(tensors: Sequence[Tensor]) -> tuple[tuple[int, ...], ...]:
+    return tuple(tensor.shape for tensor in tensors)

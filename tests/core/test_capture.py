@@ -121,6 +121,19 @@ def test_learning_rates_and_loaded_weights_reach_the_replay(backend):
     assert run(trine.capture) == run(lambda step: step)
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_learning_rate_that_changes_in_every_step_reaches_every_step(backend):
+    def run(make):
+        model, optimizer, step = training(backend, "adam")
+        step = make(step)
+        for i, batch in enumerate(batches(backend)):
+            optimizer.param_groups[0]["lr"] = 0.01 / (1 + i)
+            step(*batch)
+        return state(model)
+
+    assert run(trine.capture) == run(lambda step: step)
+
+
 def test_another_layout_of_the_optimiser_is_recorded_anew():
     def run(make):
         model, _, step = training("numba")
