@@ -170,7 +170,9 @@ class Recorder:
         if name == READING:
             self.refuse("it reads numbers on the host, by .item(), .numpy() or a comparison")
             return result
-        if isinstance(result, np.generic):  # NumPy's results without axes have no place of their own
+        if isinstance(
+            result, np.generic
+        ):  # NumPy's results without axes have no place of their own
             result = np.asarray(result)
         results = result if isinstance(result, tuple) else (result,)
         made = [r for r in results if isinstance(r, np.ndarray) and not _is_view(r, args)]

@@ -17,6 +17,7 @@ from trine.kernels.numba import (  # noqa: F401  each registers its kernels
     matmul,
     optimiser,
     pool,
+    pool_threes,
     random,
     recurrent,
     row_norm,

@@ -173,6 +173,60 @@ def errors_of_quads(
 
 
 @intrinsic
+def errors_of_threes(
+    typingctx: Any, like: Any, index: Any, error: Any, pitch: Any, argmax: Any, columns: Any,
+    padded: Any, upper: Any, lower: Any,
+) -> Any:  # fmt: skip
+    """The errors that reach two rows of elements from windows of 3 x 3 that lie 2 apart.
+
+    Two elements side by side are in a window, in the one to its left and in those above both.
+    error, argmax: addresses for the first of the windows; those above lie `pitch` errors and
+    `columns` places before. padded: whether windows begin at odd elements. upper, lower: addresses
+    of the elements.
+    """
+    signature = types.void(like, index, *[types.int64] * 7)
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        b, v = builder, Windows(builder, signature.args[0])
+        _, _, error, pitch, argmax, columns, padded, upper, lower = args
+        first = b.inttoptr(argmax, _index_type(signature.args[1]).as_pointer())
+
+        def window(above: bool, left: bool) -> tuple[Any, Any]:
+            aside = number(int(left))
+            places = (
+                b.sub(b.neg(step) if above else number(0), aside) for step in (pitch, columns)
+            )
+            errors, counters = places
+            return v.load(v.at(v.pointer(error), errors)), v.load_counters(b.gep(first, [counters]))
+
+        def chosen(of: tuple[Any, Any], element: int) -> Any:
+            return b.select(b.icmp_signed("==", of[1], v.all_of(element)), of[0], v.zero)
+
+        here, left = window(False, False), window(False, True)
+        above, above_left = window(True, False), window(True, True)
+        even = b.fadd(
+            b.fadd(chosen(above_left, 8), chosen(above, 6)),
+            b.fadd(chosen(left, 2), chosen(here, 0)),
+        )
+        even_below = b.fadd(chosen(left, 5), chosen(here, 3))
+
+        def store(row: Any, pair: tuple[Any, Any]) -> None:
+            for i, value in enumerate(v.zipped(*pair)):
+                v.store(value, v.at(v.pointer(row), number(i * v.lanes)))
+
+        with b.if_else(b.icmp_signed("!=", padded, number(0))) as (odd_first, even_first):
+            with odd_first:
+                store(upper, (b.fadd(chosen(above_left, 7), chosen(left, 1)), even))
+                store(lower, (chosen(left, 4), even_below))
+            with even_first:
+                store(upper, (even, b.fadd(chosen(above, 7), chosen(here, 1))))
+                store(lower, (even_below, chosen(here, 4)))
+        return context.get_dummy_value()
+
+    return signature, emit
+
+
+@intrinsic
 def mean_of_quads(
     typingctx: Any, like: Any, x: Any, pitch: Any, factor: Any, factors: Any, out: Any, room: Any
 ) -> Any:
