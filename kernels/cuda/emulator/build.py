@@ -45,7 +45,8 @@ RED_ZONE = 64
 
 FLAGS = (
     "-O2", "-g1", "-fPIC", "-w", "-fno-gnu-unique", "-fno-strict-aliasing", "-ffp-contract=off",
-    "-fno-exceptions", "-fno-asynchronous-unwind-tables",
+    "-fno-exceptions", "-fno-asynchronous-unwind-tables", "-fno-optimize-sibling-calls",
+    "-fstack-clash-protection",  # a large frame touches the guard page instead of jumping over it
 )  # fmt: skip
 CHECKS = (
     "-fsanitize=thread",

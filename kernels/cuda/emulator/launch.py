@@ -274,18 +274,18 @@ class CompiledKernel:
         runtime = _load_runtime()
         with _lock:
             base = self.module._bind()
+            labels = []  # the runtime keeps pointers to them
             for symbol in self.module.build.symbols:
-                name = symbol.name.encode()
+                labels.append(symbol.name.encode())
                 if symbol.kind == "shared":
-                    runtime.trine_add_symbol(symbol.offset, symbol.size, name)
+                    runtime.trine_add_symbol(symbol.offset, symbol.size, labels[-1])
                 else:
-                    is_global = symbol.kind == "global"
-                    runtime.trine_add_region(base + symbol.offset, symbol.size, 4, is_global, name)
-            regions = _merge(arrays)
-            labels = [region.name.encode() for region in regions]
-            for region, label in zip(regions, labels, strict=True):
+                    low, is_global = base + symbol.offset, symbol.kind == "global"
+                    runtime.trine_add_region(low, symbol.size, 4, is_global, labels[-1])
+            for region in _merge(arrays):
+                labels.append(region.name.encode())
                 low, size = region.low, region.high - region.low
-                runtime.trine_add_region(low, size, region.granule, region.writable, label)
+                runtime.trine_add_region(low, size, region.granule, region.writable, labels[-1])
             failed = runtime.trine_launch(
                 self._call, pointers, (ctypes.c_uint * 3)(*grid3), (ctypes.c_uint * 3)(*block3),
                 shared_bytes, ctypes.byref(native),

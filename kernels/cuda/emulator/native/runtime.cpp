@@ -103,17 +103,32 @@ static bool run_block(Block& b) {
     return progress;
 }
 
+// Name the places where threads wait, how many do, and the first of them.
 static void report_deadlock() {
     static const char* const what[] = {"", "", "__syncthreads", "a warp operation", "a barrier of the grid", ""};
-    char text[900];
-    int used = 0, listed = 0;
+    struct Place {
+        State state;
+        int line, threads;
+        const Thread* first;
+    };
+    std::vector<Place> places;
     for (auto& b : blocks)
-        for (Thread& t : b->threads)
-            if (t.state != State::done && t.state != State::fresh && listed++ < 6)
-                used += snprintf(text + used, sizeof text - used, "%s block (%u, %u, %u) thread (%u, %u, %u) at %s in line %d",
-                                 listed > 1 ? "," : "", b->index.x, b->index.y, b->index.z, t.index.x, t.index.y, t.index.z,
-                                 what[(int)t.state], t.line);
-    FAIL(0, "deadlock", "no thread can go on:%s%s", text, listed > 6 ? ", ..." : "");
+        for (Thread& t : b->threads) {
+            if (t.state == State::done || t.state == State::fresh) continue;
+            auto same = [&](const Place& p) { return p.state == t.state && p.line == t.line; };
+            auto found = std::find_if(places.begin(), places.end(), same);
+            if (found == places.end()) places.push_back({t.state, t.line, 1, &t});
+            else found->threads++;
+        }
+    char text[900] = "";
+    int used = 0;
+    for (const Place& p : places) {
+        if (used > 700) break;
+        const uint3 b = p.first->block->index, t = p.first->index;
+        used += snprintf(text + used, sizeof text - used, "%s %d at %s in line %d (first block (%u, %u, %u) thread (%u, %u, %u))",
+                         used ? "," : "", p.threads, what[(int)p.state], p.line, b.x, b.y, b.z, t.x, t.y, t.z);
+    }
+    FAIL(0, "deadlock", "no thread can go on:%s", text);
 }
 
 static void run_until_done() {
