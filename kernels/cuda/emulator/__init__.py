@@ -35,6 +35,8 @@ from pathlib import Path
 
 from trine.kernels.cuda.emulator.build import INCLUDE, require, unavailable
 from trine.kernels.cuda.emulator.launch import (
+    MAX_SHARED_BYTES,
+    MAX_THREADS,
     CompiledKernel,
     Counts,
     DeviceMemory,
@@ -56,6 +58,8 @@ from trine.kernels.cuda.emulator.report import (
 
 __all__ = [
     "INCLUDE",
+    "MAX_SHARED_BYTES",
+    "MAX_THREADS",
     "RULES",
     "AllowedRace",
     "ArgumentError",

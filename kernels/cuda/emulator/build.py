@@ -25,8 +25,8 @@ from trine.kernels.cuda.emulator.report import CompileError, ToolchainError
 from trine.kernels.cuda.emulator.source import (
     KernelText,
     allowed_race_lines,
+    for_gcc,
     kernels,
-    replace_dynamic_shared,
     strip_comments,
 )
 
@@ -37,7 +37,7 @@ INCLUDE = Path(__file__).parent.parent / "include"
 TOOLS = ("g++", "readelf", "addr2line")
 
 _NOT_THE_KERNELS = (
-    "trine_", "Trine", "typeinfo", "vtable", "guard variable", "completed.", "__",
+    "trine_", "Trine", "typeinfo", "vtable", "completed.", "__",
 )  # fmt: skip
 
 RED_ZONE = 64
@@ -73,6 +73,7 @@ class Symbol:
     """A variable of a module: a static shared array, or one in global or constant memory."""
 
     name: str
+    """Empty for a flag of the compiler's."""
     offset: int
     size: int
     kind: str
@@ -249,7 +250,7 @@ def _translation_unit(
         exports.append(f'TRINE_EXPORT("{expression}", {bounds if usable else 0}, {expression})')
     table = ",\n".join([*exports, "{0, 0, 0, 0, 0}"])
     return (
-        f'#line 1 "{name}"\n{replace_dynamic_shared(clean)}\n#line 1 "exports of {name}"\n'
+        f'#line 1 "{name}"\n{for_gcc(clean)}\n#line 1 "exports of {name}"\n'
         f'extern "C" __attribute__((visibility("default"))) const TrineKernel trine_kernels[] = {{\n'
         f"{table}}};\n"
         "static thread_local int trine_tls_start;\n"
@@ -308,6 +309,8 @@ def _symbols(library: Path) -> list[Symbol]:
         place = sections.get(entry[4], "")
         if name.startswith(_NOT_THE_KERNELS) or place.startswith((".dynamic", ".got", ".init_array")):
             continue
+        if name.startswith("guard variable"):
+            short = ""  # the compiler's own, which the runtime lets pass
         kind = "global"
         if entry[3] == "TLS":
             kind = "shared"

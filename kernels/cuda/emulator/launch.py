@@ -303,6 +303,18 @@ class CompiledKernel:
             )
         return counts
 
+    def check(
+        self,
+        grid: Sequence[int],
+        block: Sequence[int],
+        arguments: Sequence[Any],
+        *,
+        shared_bytes: int = 0,
+    ) -> None:
+        """Raise what `launch` would raise before the kernel runs."""
+        self._check_limits(grid, block, shared_bytes)
+        self._match(arguments)
+
     def _check_limits(
         self, grid: Sequence[int], block: Sequence[int], shared_bytes: int
     ) -> tuple[tuple[int, int, int], tuple[int, int, int]]:

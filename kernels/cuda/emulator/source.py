@@ -21,6 +21,9 @@ _DYNAMIC_SHARED = re.compile(
     r"(?P<name>\w+)\s*\[\s*\]\s*;"
 )
 
+# g++ wants alignas before the word that __shared__ stands for.
+_SHARED_ALIGNAS = re.compile(r"__shared__(?P<space>\s+)(?P<alignas>alignas\s*\([^()]*\))")
+
 _ALLOW_RACE = re.compile(r"//\s*trine:\s*allow-race\((?P<reason>[^)\n]+)\)")
 
 
@@ -87,7 +90,12 @@ def _parameter_names(text: str) -> list[str]:
     return names
 
 
-def replace_dynamic_shared(code: str) -> str:
+def for_gcc(code: str) -> str:
+    """Return the code, without comments, in words that g++ takes; its lines stay where they were."""
+    return _SHARED_ALIGNAS.sub(r"\g<alignas>\g<space>__shared__", _replace_dynamic_shared(code))
+
+
+def _replace_dynamic_shared(code: str) -> str:
     """Return the code with `extern __shared__ T name[];` bound to the launch's dynamic memory."""
 
     def replace(match: re.Match[str]) -> str:

@@ -40,7 +40,7 @@
 #define __managed__
 #define __grid_constant__
 #define __launch_bounds__(...)
-#define __align__(n) alignas(n)
+#define __align__(n) __attribute__((aligned(n)))
 // A thread_local in a block is static as well, and a module's thread_locals lie in one segment:
 // that segment is the static shared memory. All fibers run on one thread of the system.
 #define __shared__ thread_local

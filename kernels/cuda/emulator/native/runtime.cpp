@@ -213,8 +213,9 @@ uintptr_t trine_bind(uintptr_t address, void* (*touch)()) {
     return bound.low;
 }
 void trine_add_symbol(uintptr_t offset, size_t size, const char* name) {
-    shared_symbols.push_back({offset, size, name, false});
-    for (size_t i = offset; i < offset + size && i < shared_size; i++) symbol_at[i] = (uint16_t)shared_symbols.size();
+    if (*name) shared_symbols.push_back({offset, size, name, false});
+    const uint16_t number = *name ? (uint16_t)shared_symbols.size() : kCompilersOwn;
+    for (size_t i = offset; i < offset + size && i < shared_size; i++) symbol_at[i] = number;
 }
 void trine_add_region(uintptr_t low, size_t size, unsigned granule, int writable, const char* name) {
     Region r;
