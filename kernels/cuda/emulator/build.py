@@ -44,7 +44,8 @@ RED_ZONE = 64
 """Bytes behind each static shared array that belong to none."""
 
 FLAGS = (
-    "-O2", "-g1", "-fPIC", "-w", "-fno-gnu-unique", "-fno-strict-aliasing", "-ffp-contract=off",
+    "-O2", "-g1", "-fPIC", "-w", "-fno-gnu-unique", "-fno-semantic-interposition",
+    "-fno-strict-aliasing", "-ffp-contract=off",
     "-fno-exceptions", "-fno-asynchronous-unwind-tables", "-fno-optimize-sibling-calls",
     "-fstack-clash-protection",  # a large frame touches the guard page instead of jumping over it
 )  # fmt: skip
@@ -263,7 +264,8 @@ def _compile(source: str, name: str, flags: list[str], runtime: Path, work: Path
     text.write_text(source)  # under the user's name, which debug information repeats
     _run_compiler(["g++", *flags, "-S", "-x", "c++", str(text), "-o", str(assembly)])
     assembly.write_text(_with_red_zones(assembly.read_text()))
-    link = ["g++", "-shared", str(assembly), "-o", str(library)]
+    # -Bsymbolic: a kernel called `step` must not become the C library's function of that name.
+    link = ["g++", "-shared", "-Wl,-Bsymbolic", str(assembly), "-o", str(library)]
     _run_compiler([*link, str(runtime), f"-Wl,-rpath,{runtime.parent}"])
     return library
 

@@ -32,12 +32,18 @@ __all__ = [
 ]
 
 # The allow-list: the functions of `_routines`, the ufuncs, and the types and constants of NumPy.
-for _name, _value in vars(_routines).items():
-    if isinstance(_value, _types.FunctionType) and _value.__module__ == _routines.__name__:
-        globals()[_name] = _value
-globals().update(_UFUNCS)
-for _name in (
+_listed = {
+    name: value
+    for name, value in vars(_routines).items()
+    if isinstance(value, _types.FunctionType)
+    and value.__module__ == _routines.__name__
+    and not name.startswith("_")
+}
+_listed |= _UFUNCS
+_from_numpy = (
     "bool_ int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16 float32 float64 dtype finfo "
     "iinfo inf nan newaxis pi e issubdtype"
-).split():
-    globals()[_name] = getattr(_numpy, _name)
+).split()
+_listed |= {name: getattr(_numpy, name) for name in _from_numpy}
+globals().update(_listed)
+__all__ += list(_listed)

@@ -234,14 +234,17 @@ class ndarray:  # noqa: N801  CuPy's name
         plain, advanced = prepare_index(index, self.shape)
         if not advanced:
             return self._view(np.asarray(self._a[plain]))
-        return compute(lambda a: a[plain_index(index, self.shape)], self, touching=index)
+        shape, where = self.shape, host(index)
+        return compute(lambda a: a[plain_index(where, shape)], self, touching=index)
 
     def __setitem__(self, index: Any, value: Any) -> None:
         prepare_index(index, self.shape)
         check_operand(value)
 
+        target, shape, where, what = self._a, self.shape, host(index), host(value)
+
         def write() -> None:
-            self._a[plain_index(index, self.shape)] = host(value)
+            target[plain_index(where, shape)] = what
 
         submit(write, self, *arrays_in((index, value)))
 
@@ -311,7 +314,8 @@ class ndarray:  # noqa: N801  CuPy's name
     def fill(self, value: Any) -> None:
         """Set every element."""
         check_operand(value)
-        submit(lambda: self._a.fill(host(value)), self, *arrays_in((value,)))
+        target, what = self._a, host(value)
+        submit(lambda: target.fill(what), self, *arrays_in((value,)))
 
     # --- reductions
 
@@ -388,7 +392,8 @@ class ndarray:  # noqa: N801  CuPy's name
     def sort(self, axis: int = -1, kind: Any = None) -> None:
         """Sort in place."""
         check_sort(kind)
-        submit(lambda: self._a.sort(axis, kind="stable"), self)
+        target = self._a
+        submit(lambda: target.sort(axis, kind="stable"), self)
 
     def nonzero(self) -> tuple[ndarray, ...]:
         """Return where the elements are not zero; waits for their number."""
@@ -516,19 +521,21 @@ def compute(
 ) -> Any:
     """Return what a NumPy function gives for device arrays, in `out` or a new array.
 
-    In a capture the function runs once to know shape and type; the values come with the graph.
+    In a capture the function runs once to know shape and type; the values come with the graph,
+    which, like CUDA's, keeps no array alive: what it holds here is their storage alone.
     """
     check_operand(*operands)
+    storage = host(list(operands))
 
     def run() -> Host:
         with np.errstate(all="ignore"):
-            result = np.asarray(function(*host(list(operands))))
+            result = np.asarray(function(*storage))
         return result if dtype is None else result.astype(dtype)
 
     if out is not None:
         if not isinstance(out, ndarray):
             raise TypeError("return arrays must be of ArrayType")
-        target = out
+        target = out._a
 
         def write() -> None:
             result = run()
@@ -537,16 +544,17 @@ def compute(
                     f"non-broadcastable output operand with shape {target.shape} doesn't match the "
                     f"broadcast shape {result.shape}"
                 )
-            np.copyto(target._a, result, casting="same_kind")
+            np.copyto(target, result, casting="same_kind")
 
-        submit(write, target, *arrays_in((operands, touching)))
-        return target
+        submit(write, out, *arrays_in((operands, touching)))
+        return out
     first = run()
     if capture_under_way() is None:
         return adopt(first)
     f_order = first.flags.f_contiguous and not first.flags.c_contiguous
     made = ndarray(first.shape, first.dtype, order="F" if f_order else "C")
-    submit(lambda: np.copyto(made._a, run()), made, *arrays_in((operands, touching)))
+    room = made._a
+    submit(lambda: np.copyto(room, run()), made, *arrays_in((operands, touching)))
     return made
 
 

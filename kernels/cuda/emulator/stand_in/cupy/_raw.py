@@ -29,7 +29,7 @@ class RawModule:
         translate_cucomplex: bool = False,
         enable_cooperative_groups: bool = False,
         name_expressions: Sequence[str] | None = None,
-        jitify: bool = False,
+        jitify: bool | None = None,
     ) -> None:
         if (code is None) == (path is None):
             raise TypeError("Exactly one of `code` and `path` keyword arguments must be given.")
@@ -106,7 +106,7 @@ class RawKernel:
         translate_cucomplex: bool = False,
         *,
         enable_cooperative_groups: bool = False,
-        jitify: bool = False,
+        jitify: bool | None = None,
     ) -> None:
         module = RawModule(
             code,
@@ -195,7 +195,7 @@ def _argument(value: Any) -> Any:
     if isinstance(value, ndarray):
         return value._a
     if isinstance(value, MemoryPointer):
-        return emulator.DeviceMemory(value.ptr, value.mem.size - value.offset, value.mem)
+        return emulator.DeviceMemory(value.ptr, value.mem.size - value.offset, value.mem.bytes)
     if isinstance(value, np.ndarray):
         raise TypeError(f"Unsupported type {type(value)}")
     return value

@@ -16,7 +16,8 @@ Out = ndarray | None
 
 def _filled(shape: Shape, dtype: DType, order: Any, value: Any) -> ndarray:
     made = ndarray(shape, dtype, order=order)
-    submit(lambda: made._a.fill(host(value)), made, *arrays_in((value,)))
+    room, what = made._a, host(value)
+    submit(lambda: room.fill(what), made, *arrays_in((value,)))
     return made
 
 
@@ -177,12 +178,8 @@ def copy(a: ndarray, order: Any = "K") -> ndarray:
 def copyto(dst: ndarray, src: Any, casting: Any = "same_kind", where: Any = None) -> None:
     """Copy into an array."""
     check_operand(src)
-    mask: Any = True if where is None else where
-    submit(
-        lambda: np.copyto(dst._a, host(src), casting, where=host(mask)),
-        dst,
-        *arrays_in((src, mask)),
-    )
+    target, source, mask = dst._a, host(src), host(True if where is None else where)
+    submit(lambda: np.copyto(target, source, casting, where=mask), dst, *arrays_in((src, where)))
 
 
 def from_dlpack(array: Any, *, device: Any = None, copy: Any = None) -> ndarray:
@@ -337,12 +334,12 @@ def take_along_axis(a: ndarray, indices: ndarray, axis: Any) -> ndarray:
 def put_along_axis(arr: ndarray, indices: ndarray, values: Any, axis: Any) -> None:
     """Set elements by index along a direction."""
     check_operand(values)
-    submit(
-        lambda: np.put_along_axis(
-            arr._a, indices._a % arr._a.shape[axis], host(values), axis  # type: ignore[arg-type]
-        ),
-        *arrays_in((arr, indices, values)),
-    )  # fmt: skip
+    target, chosen, what = arr._a, indices._a, host(values)
+
+    def scatter() -> None:
+        np.put_along_axis(target, chosen % target.shape[axis], what, axis)
+
+    submit(scatter, *arrays_in((arr, indices, values)))
 
 
 def nonzero(a: ndarray) -> tuple[ndarray, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,15 @@ class ufunc:  # noqa: N801  CuPy's name
         self.name = f"cupy_{name}"
         self.__name__ = name
         self.nin, self.nout = self._numpy.nin, self._numpy.nout
+        operands = ("x",) if self.nin == 1 else ("x1", "x2")
+        self.__signature__ = inspect.Signature(
+            [
+                *(inspect.Parameter(x, inspect.Parameter.POSITIONAL_ONLY) for x in operands),
+                inspect.Parameter("out", inspect.Parameter.POSITIONAL_OR_KEYWORD, default=None),
+                inspect.Parameter("casting", inspect.Parameter.KEYWORD_ONLY, default="same_kind"),
+                inspect.Parameter("dtype", inspect.Parameter.KEYWORD_ONLY, default=None),
+            ]
+        )
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Compute; takes `out`, `casting` and `dtype`, and raises TypeError for other keywords."""

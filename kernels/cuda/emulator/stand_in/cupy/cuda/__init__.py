@@ -14,12 +14,12 @@ from .._memory import (
     UnownedMemory,
     alloc,
     alloc_pinned_memory,
-    get_default_memory_pool,
     set_allocator,
     using_allocator,
 )
+from .._memory import get_default_memory_pool as _default_pool
 from .._streams import Event, Graph, Stream, get_current_stream, get_elapsed_time, machine
-from . import compiler, device, driver, function, graph, memory, nvrtc, runtime, stream
+from . import compiler, device, driver, graph, memory, nvrtc, runtime, stream
 
 __all__ = [
     "Device",
@@ -37,7 +37,6 @@ __all__ = [
     "compiler",
     "device",
     "driver",
-    "function",
     "get_current_stream",
     "get_device_id",
     "get_elapsed_time",
@@ -91,7 +90,7 @@ class Device:
     @property
     def mem_info(self) -> tuple[int, int]:
         """Free and total bytes."""
-        return DEVICE_BYTES - get_default_memory_pool().total_bytes(), DEVICE_BYTES
+        return DEVICE_BYTES - _default_pool().total_bytes(), DEVICE_BYTES
 
     @property
     def attributes(self) -> dict[str, int]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+__all__ = ["getVersion"]
+
 
 def getVersion() -> tuple[int, int]:  # noqa: N802
     """Return the compiler's version."""

@@ -8,7 +8,20 @@ from .._errors import CUDARuntimeError
 from .._memory import DEVICE_BYTES, get_default_memory_pool
 from .._streams import machine
 
-__all__ = ["CUDARuntimeError"]
+__all__ = [
+    "CUDARuntimeError",
+    "deviceSynchronize",
+    "driverGetVersion",
+    "getDevice",
+    "getDeviceCount",
+    "getDeviceProperties",
+    "is_hip",
+    "memGetInfo",
+    "runtimeGetVersion",
+    "streamCaptureModeGlobal",
+    "streamCaptureModeRelaxed",
+    "streamCaptureModeThreadLocal",
+]
 
 is_hip = False
 streamCaptureModeGlobal = 0  # noqa: N816  CUDA's names
