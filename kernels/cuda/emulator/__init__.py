@@ -8,7 +8,7 @@ It compiles an unmodified source with g++, with a header (`native/device.h`) tha
 a meaning, and runs each CUDA thread as a fiber of one CPU thread. Blocks run one after another, or
 all together in a cooperative launch of a small grid.
 
-Found, and raised as `KernelFault` with kernel, block, thread, array, offset and source lines:
+Found, and raised as `KernelError` with kernel, block, thread, array, offset and source lines:
 accesses out of bounds (global, static and dynamic shared, local), shared memory read before it is
 written, races in shared and global memory, barriers and warp operations that not all threads
 reach, deadlock, misaligned vectors and atomics, overflow of signed integers, division by zero,
@@ -50,7 +50,7 @@ from trine.kernels.cuda.emulator.report import (
     ArgumentError,
     CompileError,
     EmulatorError,
-    KernelFault,
+    KernelError,
     LaunchError,
     Place,
     ToolchainError,
@@ -68,7 +68,7 @@ __all__ = [
     "Counts",
     "DeviceMemory",
     "EmulatorError",
-    "KernelFault",
+    "KernelError",
     "LaunchError",
     "Module",
     "Place",

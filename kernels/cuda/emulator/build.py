@@ -309,7 +309,9 @@ def _symbols(library: Path) -> list[Symbol]:
         name = entry[5].split("@")[0].strip()
         short = re.sub(r"\s*\[.*\]$", "", name.rsplit("::", 1)[-1])
         place = sections.get(entry[4], "")
-        if name.startswith(_NOT_THE_KERNELS) or place.startswith((".dynamic", ".got", ".init_array")):
+        if name.startswith(_NOT_THE_KERNELS) or place.startswith(
+            (".dynamic", ".got", ".init_array")
+        ):
             continue
         if name.startswith("guard variable"):
             short = ""  # the compiler's own, which the runtime lets pass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import re
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +17,7 @@ from trine.kernels.cuda.emulator import build as building
 from trine.kernels.cuda.emulator.report import (
     AllowedRace,
     ArgumentError,
-    KernelFault,
+    KernelError,
     LaunchError,
     Place,
     source_line,
@@ -53,7 +54,7 @@ settings = Settings()
 
 def configure(**changes: Any) -> Settings:
     """Change the settings in force and return those before."""
-    global settings  # noqa: PLW0603  one runtime in a process
+    global settings
     before, settings = settings, replace(settings, **changes)
     if settings.order not in ORDERS:
         settings, wrong = before, settings.order
@@ -166,9 +167,14 @@ class Module:
     ) -> None:
         """Compile `code`; kernels that are not `extern "C"` are named by `name_expressions`.
 
+        A first line `#line 1 "pool.cu"` gives the name that reports use.
+
         Raises CompileError with the compiler's message, ToolchainError without g++ on x86-64.
         """
         self.checked = settings.checked if checked is None else checked
+        named = re.match(r'#line 1 "([^"\n]+)"\n', code)
+        if named is not None:
+            name, code = named[1], code[named.end() :]
         self.name = name
         self.build = building.build(
             code,
@@ -256,7 +262,7 @@ class CompiledKernel:
         read. A cooperative launch has all blocks together, for barriers of the grid.
 
         Raises ArgumentError for arguments that do not fit, LaunchError for a launch that the device
-        would refuse, KernelFault for what the kernel does wrong.
+        would refuse, KernelError for what the kernel does wrong.
         """
         chosen = settings if chosen is None else chosen
         grid3, block3 = self._check_limits(grid, block, shared_bytes)
@@ -427,7 +433,7 @@ class CompiledKernel:
             place = Place(
                 tuple(fault.block), tuple(fault.thread), fault.array.decode(), fault.offset, lines
             )
-            raise KernelFault(self.name, kind, fault.message.decode(), place)
+            raise KernelError(self.name, kind, fault.message.decode(), place)
 
     def _is_allowed(self, lines: tuple[str, ...]) -> bool:
         for line in lines:
@@ -478,15 +484,12 @@ def _as_number(value: Any, parameter: _Parameter) -> npt.NDArray[Any] | None:
         return np.asarray(value)
     if isinstance(value, bool):
         return np.asarray(np.bool_(value))
-    if isinstance(value, int):
-        # CuPy passes 8 bytes, of which a narrower parameter reads the lower ones.
-        if parameter.kind != INTEGER or not -(2**63) <= value < 2**63:
-            return np.asarray(np.int64(0)) if parameter.kind != INTEGER else None
-        bits = 8 * parameter.size
-        if not -(2 ** (bits - 1)) <= value < 2**bits:
-            return None
-        word = (value % 2**64).to_bytes(8, "little")[: parameter.size]
-        return np.frombuffer(word, f"u{parameter.size}")[0:1].reshape(())
     if isinstance(value, float):
         return np.asarray(np.float64(value))
+    if isinstance(value, int) and parameter.kind == INTEGER:
+        # CuPy passes 8 bytes, of which a narrower parameter reads the lower ones.
+        bits = 8 * parameter.size
+        if -(2 ** (bits - 1)) <= value < 2**bits:
+            word = (value % 2**bits).to_bytes(parameter.size, "little")
+            return np.frombuffer(word, f"u{parameter.size}").reshape(())
     return None

@@ -83,7 +83,7 @@ class Place:
     """`file:line` of the access, and for a race of the earlier one."""
 
 
-class KernelFault(EmulatorError):
+class KernelError(EmulatorError):
     """A kernel did what CUDA leaves undefined; `kind` is one of `RULES`, `place` says where."""
 
     def __init__(self, kernel: str, kind: str, detail: str, place: Place) -> None:
@@ -96,7 +96,9 @@ class KernelFault(EmulatorError):
             where += f", {place.lines[0]}"
         if len(place.lines) > 1:
             where += f"; the earlier access: {place.lines[1]}"
-        super().__init__(f"[{kernel}] expected {expected}, but {kind}: {detail}. At {where}. {remedy}")
+        super().__init__(
+            f"[{kernel}] expected {expected}, but {kind}: {detail}. At {where}. {remedy}"
+        )
 
 
 @dataclass(frozen=True)

@@ -39,9 +39,9 @@ class Source:
         """Launch a kernel."""
         return self.module.kernel(kernel).launch((grid,), (block,), arguments, **more)
 
-    def fault(self, kernel: str, arguments: Sequence[Any], **more: Any) -> emulator.KernelFault:
+    def fault(self, kernel: str, arguments: Sequence[Any], **more: Any) -> emulator.KernelError:
         """Launch a kernel that must fail and return its fault."""
-        with pytest.raises(emulator.KernelFault) as caught:
+        with pytest.raises(emulator.KernelError) as caught:
             self.run(kernel, arguments, **more)
         return caught.value
 

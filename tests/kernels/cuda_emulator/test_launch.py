@@ -100,7 +100,9 @@ def test_launch_limits(cu, grid, block, message):
 
 
 def test_a_block_of_too_many_threads_over_its_directions(cu):
-    with pytest.raises(emulator.LaunchError, match=r"at most 1024 threads by the device, got .*1056"):
+    with pytest.raises(
+        emulator.LaunchError, match=r"at most 1024 threads by the device, got .*1056"
+    ):
         launch(cu, "where", (1,), (33, 32), (np.zeros(2000, np.int32),))
     launch(cu, "where", (1,), (32, 32), (np.zeros(1024, np.int32),))
 
@@ -165,7 +167,9 @@ def test_templates_are_named_by_expressions(cu):
 def test_shared_memory_limits(cu):
     kernel = cu.module.kernel("big_shared")
     launch(cu, "file_scope_shared", (1,), (32,), (np.zeros(32),), shared_bytes=256)
-    with pytest.raises(emulator.LaunchError, match="49152 bytes of dynamic shared memory, got 49156"):
+    with pytest.raises(
+        emulator.LaunchError, match="49152 bytes of dynamic shared memory, got 49156"
+    ):
         kernel.launch((1,), (8,), (floats(8), np.int32(0)), shared_bytes=49156)
     with pytest.raises(emulator.LaunchError, match=r"but it uses 49152 and 49184"):
         kernel.launch((1,), (8,), (floats(8), np.int32(0)), shared_bytes=32)

@@ -178,7 +178,11 @@ def test_dynamic_shared_access_inside(cu):
 def test_shared_memory_read_before_it_is_written(cu):
     y = floats(32)
     fault = cu.fault("reverse", (y,))
-    assert (fault.kind, fault.place.array, fault.place.offset) == ("uninitialised-shared", "tile", 20)
+    assert (fault.kind, fault.place.array, fault.place.offset) == (
+        "uninitialised-shared",
+        "tile",
+        20,
+    )
     assert fault.place.thread == (26, 0, 0)
     assert fault.place.lines == (cu.line("reverse"),)
     y = floats(32)

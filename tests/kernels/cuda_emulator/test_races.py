@@ -213,7 +213,7 @@ def ints(n):
 @pytest.mark.parametrize("order", ["forward", "reverse", "shuffled"])
 def test_shared_read_without_barrier_names_both_lines(cu, order):
     chosen = emulator.Settings(order=order)
-    with pytest.raises(emulator.KernelFault) as caught:
+    with pytest.raises(emulator.KernelError) as caught:
         cu.run("neighbours", (with_switch(False),), block=64, chosen=chosen)
     # Depending on the order of threads the read comes before or after the write.
     assert caught.value.kind in ("race", "uninitialised-shared")
@@ -318,7 +318,9 @@ def test_the_last_block_may_read_what_the_others_released(cu, after):
     if after:
         cu.run("last_block", (*arguments, np.int32(1), np.int32(1)), grid=4)
         assert arguments[2][0] == 10
-    fault = cu.fault("last_block", (floats(4), ints(1), floats(1), np.int32(0), np.int32(after)), grid=4)
+    fault = cu.fault(
+        "last_block", (floats(4), ints(1), floats(1), np.int32(0), np.int32(after)), grid=4
+    )
     assert (fault.kind, fault.place.array) == ("race", "part")
 
 

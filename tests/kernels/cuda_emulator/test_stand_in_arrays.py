@@ -110,7 +110,9 @@ def test_keywords_and_forms_that_cupy_lacks(cp, x, call):
         call(cp, x)
 
 
-@pytest.mark.parametrize("name", ["lexsort", "vectorize", "asfortranarray_", "ma", "testing", "add_"])
+@pytest.mark.parametrize(
+    "name", ["lexsort", "vectorize", "asfortranarray_", "ma", "testing", "add_"]
+)
 def test_names_that_are_not_on_the_list(cp, name):
     assert not hasattr(cp, name)
 
@@ -177,12 +179,18 @@ def test_crossings_are_counted(cp, x):
 @pytest.mark.parametrize(
     "read",
     [
-        lambda x: float(x.sum()), lambda x: int(x.sum()), lambda x: bool(x.sum()), lambda x: x[0, 0].item(),
-        lambda x: x.tolist(), lambda x: [1, 2][x.sum().astype(int)], lambda x: x[x > 3], lambda x: x.nonzero(),
+        lambda x: float(x.sum()),
+        lambda x: int(x.sum()),
+        lambda x: bool(x.sum()),
+        lambda x: x[0, 0].item(),
+        lambda x: x.tolist(),
+        lambda x: [1, 2][x.sum().astype(int)],
+        lambda x: x[x > 3],
+        lambda x: x.nonzero(),
     ],
-)  # fmt: skip
+)
 def test_hidden_reads_can_be_refused(cp, x, read):
-    read(x * 0 if "[1, 2]" in str(read) else x * 0)
+    read(x * 0)
     cp._streams.machine.refuse_implicit_reads = True
     with pytest.raises(cp._errors.HiddenSyncError, match="no hidden copy"):
         read(x * 0)
@@ -264,7 +272,7 @@ def test_kernels_run(cp, module, x):
     scale = module.get_function("scale<float>")
     scale((1,), (32,), (x, out, np.float32(2), np.int32(12)))
     np.testing.assert_array_equal(out.get(), 2 * x.get())
-    with pytest.raises(emulator.KernelFault, match="out-of-bounds"):
+    with pytest.raises(emulator.KernelError, match="out-of-bounds"):
         scale((1,), (32,), (x, out, np.float32(2), np.int32(13)))
 
 
@@ -272,7 +280,7 @@ def test_a_view_bounds_what_a_kernel_may_touch(cp, module, x):
     scale = module.get_function("scale<float>")
     scale((1,), (32,), (x[0], x[2], np.float32(2), np.int32(4)))
     np.testing.assert_array_equal(x.get()[2], [0, 2, 4, 6])
-    with pytest.raises(emulator.KernelFault, match="out-of-bounds"):
+    with pytest.raises(emulator.KernelError, match="out-of-bounds"):
         scale((1,), (32,), (x[0], x[2], np.float32(2), np.int32(5)))
 
 
@@ -290,7 +298,7 @@ def test_kernel_arguments(cp, module, x):
     assert cp.ndarray((1,), np.int32, pointer).get()[0] == 4
     out = cp.empty(12, np.float32)
     scale((1,), (32,), (x.data + 16, out, np.float32(2), np.int32(8)))
-    with pytest.raises(emulator.KernelFault, match="out-of-bounds"):
+    with pytest.raises(emulator.KernelError, match="out-of-bounds"):
         scale((1,), (32,), (x.data + 16, out, np.float32(2), np.int32(9)))
 
 
@@ -337,5 +345,5 @@ def test_cooperative_groups(cp):
     kernel = cp.RawModule(code=code, enable_cooperative_groups=True).get_function("k")
     kernel((4,), (1,), (x, y))
     assert y.get().tolist() == [3, 2, 1, 0]
-    with pytest.raises(emulator.KernelFault, match="unsupported"):
+    with pytest.raises(emulator.KernelError, match="unsupported"):
         cp.RawModule(code=code).get_function("k")((4,), (1,), (x, y))

@@ -48,7 +48,7 @@ def test_nothing_runs_until_the_graph_is_launched(cp, stream):
 
 def test_results_of_a_capture_come_with_the_launch(cp, stream):
     x = cp.asarray(np.arange(4, dtype=np.float32))
-    del (warm := [x * 2, (x * 2).sum()])[:]
+    (x * 2).sum()  # leaves its blocks in the pool
     stream.begin_capture()
     doubled = x * 2
     total = doubled.sum()
@@ -67,7 +67,7 @@ def test_a_fault_shows_at_the_launch_of_the_graph(cp, stream):
     stream.begin_capture()
     step((1,), (32,), (w, w, rate, np.int32(5)))
     graph = stream.end_capture()
-    with pytest.raises(emulator.KernelFault, match="out-of-bounds"):
+    with pytest.raises(emulator.KernelError, match="out-of-bounds"):
         graph.launch()
 
 
@@ -128,7 +128,9 @@ def test_the_pool_is_each_streams_own(cp):
     del warm
     with cp.cuda.Stream(non_blocking=True) as stream:
         stream.begin_capture()
-        with pytest.raises(cp.cuda.runtime.CUDARuntimeError, match="run the step once in this stream"):
+        with pytest.raises(
+            cp.cuda.runtime.CUDARuntimeError, match="run the step once in this stream"
+        ):
             cp.empty(1000, np.float32)
 
 

@@ -88,7 +88,9 @@ def compared(stand_in):
 
 def test_every_name_is_one_of_cupys(compared):
     names, found = compared
-    missing = [f"{path} {n}" for path, listed in names.items() for n in listed if n not in found[path]]
+    missing = [
+        f"{path} {n}" for path, listed in names.items() for n in listed if n not in found[path]
+    ]
     assert not missing, "\n".join(missing)
     assert sum(map(len, names.values())) > 200
 
@@ -128,8 +130,7 @@ def parameters(signature, documentation, name):
         return None
     inner = text[1 : text.rindex(")")]
     result, keyword_only = [], False
-    for part in split(inner):
-        part = part.strip().lstrip("\\")
+    for part in (piece.strip().lstrip("\\") for piece in split(inner)):
         if part in ("*", "/", "self", "cls") or part.startswith("_ndarray_base self"):
             keyword_only = keyword_only or part == "*"
             continue
@@ -140,7 +141,12 @@ def parameters(signature, documentation, name):
 
 
 def plain(default):
-    return default.strip().strip("'\"").replace("<class float>", "float").replace("<class 'float'>", "float")
+    return (
+        default.strip()
+        .strip("'\"")
+        .replace("<class float>", "float")
+        .replace("<class 'float'>", "float")
+    )
 
 
 def split(text):
@@ -175,5 +181,7 @@ def test_the_comparison_finds_differences():
     assert "no where" in difference(parameters("(a, where=None)", "", "f"), theirs)
     assert "place" in difference(parameters("(a, out=None)", "", "f"), theirs)
     assert "default" in difference(parameters("(a, axis=0)", "", "f"), theirs)
-    compiled = parameters(None, "_ndarray_base.swapaxes(self, Py_ssize_t axis1, Py_ssize_t axis2) -> x", "swapaxes")
+    compiled = parameters(
+        None, "_ndarray_base.swapaxes(self, Py_ssize_t axis1, Py_ssize_t axis2) -> x", "swapaxes"
+    )
     assert [p[0] for p in compiled] == ["axis1", "axis2"]

@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 # The allow-list: the functions of `_routines`, the ufuncs, and the types and constants of NumPy.
-_listed = {
+_listed: dict[str, object] = {
     name: value
     for name, value in vars(_routines).items()
     if isinstance(value, _types.FunctionType)
@@ -40,10 +40,11 @@ _listed = {
     and not name.startswith("_")
 }
 _listed |= _UFUNCS
-_from_numpy = (
-    "bool_ int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16 float32 float64 dtype finfo "
-    "iinfo inf nan newaxis pi e issubdtype"
-).split()
+_from_numpy = [
+    "bool_", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64",
+    "float16", "float32", "float64", "dtype", "finfo", "iinfo", "issubdtype",
+    "inf", "nan", "newaxis", "pi", "e",
+]  # fmt: skip
 _listed |= {name: getattr(_numpy, name) for name in _from_numpy}
 globals().update(_listed)
 __all__ += list(_listed)

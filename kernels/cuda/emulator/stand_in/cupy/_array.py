@@ -10,7 +10,14 @@ import numpy as np
 import numpy.typing as npt
 
 from ._memory import DEVICE_BYTES, Memory, MemoryPointer, alloc
-from ._streams import Stream, capture_under_way, get_current_stream, machine, refuse_in_capture, submit
+from ._streams import (
+    Stream,
+    capture_under_way,
+    get_current_stream,
+    machine,
+    refuse_in_capture,
+    submit,
+)
 
 Host = npt.NDArray[Any]
 BASIC = (int, np.integer, slice, type(None), type(Ellipsis))
@@ -274,7 +281,12 @@ class ndarray:  # noqa: N801  CuPy's name
         return compute(lambda a: a.copy(order), self)
 
     def astype(
-        self, dtype: Any, order: Any = "K", casting: Any = None, subok: Any = None, copy: bool = True
+        self,
+        dtype: Any,
+        order: Any = "K",
+        casting: Any = None,
+        subok: Any = None,
+        copy: bool = True,
     ) -> ndarray:
         """Return the elements in another type."""
         if subok is not None:
@@ -283,7 +295,7 @@ class ndarray:  # noqa: N801  CuPy's name
             return self
         return compute(lambda a: a.astype(dtype, order, casting or "unsafe"), self)
 
-    def view(self, dtype: Any = None, type: Any = None) -> ndarray:  # noqa: A002  CuPy's name
+    def view(self, dtype: Any = None, type: Any = None) -> ndarray:
         """Return the same bytes as another type."""
         return self._view(self._a.view() if dtype is None else self._a.view(dtype))
 
@@ -319,63 +331,83 @@ class ndarray:  # noqa: N801  CuPy's name
 
     # --- reductions
 
-    def sum(self, axis: Any = None, dtype: Any = None, out: Any = None, keepdims: bool = False) -> Any:
+    def sum(
+        self, axis: Any = None, dtype: Any = None, out: Any = None, keepdims: bool = False
+    ) -> ndarray:
         """Return the sum."""
         return compute(lambda a: a.sum(axis, dtype, keepdims=keepdims), self, out=out)
 
-    def prod(self, axis: Any = None, dtype: Any = None, out: Any = None, keepdims: Any = None) -> Any:
+    def prod(
+        self, axis: Any = None, dtype: Any = None, out: Any = None, keepdims: Any = None
+    ) -> ndarray:
         """Return the product."""
         return compute(lambda a: a.prod(axis, dtype, keepdims=bool(keepdims)), self, out=out)
 
-    def mean(self, axis: Any = None, dtype: Any = None, out: Any = None, keepdims: bool = False) -> Any:
+    def mean(
+        self, axis: Any = None, dtype: Any = None, out: Any = None, keepdims: bool = False
+    ) -> ndarray:
         """Return the mean."""
         return compute(lambda a: a.mean(axis, dtype, keepdims=keepdims), self, out=out)
 
     def var(
-        self, axis: Any = None, dtype: Any = None, out: Any = None, ddof: int = 0, keepdims: bool = False
-    ) -> Any:
+        self,
+        axis: Any = None,
+        dtype: Any = None,
+        out: Any = None,
+        ddof: int = 0,
+        keepdims: bool = False,
+    ) -> ndarray:
         """Return the variance."""
         return compute(lambda a: a.var(axis, dtype, ddof=ddof, keepdims=keepdims), self, out=out)
 
     def std(
-        self, axis: Any = None, dtype: Any = None, out: Any = None, ddof: int = 0, keepdims: bool = False
-    ) -> Any:
+        self,
+        axis: Any = None,
+        dtype: Any = None,
+        out: Any = None,
+        ddof: int = 0,
+        keepdims: bool = False,
+    ) -> ndarray:
         """Return the standard deviation."""
         return compute(lambda a: a.std(axis, dtype, ddof=ddof, keepdims=keepdims), self, out=out)
 
-    def max(self, axis: Any = None, out: Any = None, keepdims: bool = False) -> Any:
+    def max(self, axis: Any = None, out: Any = None, keepdims: bool = False) -> ndarray:
         """Return the largest element."""
         return compute(lambda a: a.max(axis, keepdims=keepdims), self, out=out)
 
-    def min(self, axis: Any = None, out: Any = None, keepdims: bool = False) -> Any:
+    def min(self, axis: Any = None, out: Any = None, keepdims: bool = False) -> ndarray:
         """Return the smallest element."""
         return compute(lambda a: a.min(axis, keepdims=keepdims), self, out=out)
 
-    def argmax(self, axis: Any = None, out: Any = None, dtype: Any = None, keepdims: bool = False) -> Any:
+    def argmax(
+        self, axis: Any = None, out: Any = None, dtype: Any = None, keepdims: bool = False
+    ) -> ndarray:
         """Return where the largest element is."""
         return compute(lambda a: a.argmax(axis, keepdims=keepdims), self, out=out, dtype=dtype)
 
-    def argmin(self, axis: Any = None, out: Any = None, dtype: Any = None, keepdims: bool = False) -> Any:
+    def argmin(
+        self, axis: Any = None, out: Any = None, dtype: Any = None, keepdims: bool = False
+    ) -> ndarray:
         """Return where the smallest element is."""
         return compute(lambda a: a.argmin(axis, keepdims=keepdims), self, out=out, dtype=dtype)
 
-    def all(self, axis: Any = None, out: Any = None, keepdims: bool = False) -> Any:
+    def all(self, axis: Any = None, out: Any = None, keepdims: bool = False) -> ndarray:
         """Return whether all elements are true."""
         return compute(lambda a: a.all(axis, keepdims=keepdims), self, out=out)
 
-    def any(self, axis: Any = None, out: Any = None, keepdims: bool = False) -> Any:
+    def any(self, axis: Any = None, out: Any = None, keepdims: bool = False) -> ndarray:
         """Return whether any element is true."""
         return compute(lambda a: a.any(axis, keepdims=keepdims), self, out=out)
 
-    def cumsum(self, axis: Any = None, dtype: Any = None, out: Any = None) -> Any:
+    def cumsum(self, axis: Any = None, dtype: Any = None, out: Any = None) -> ndarray:
         """Return the running sum."""
         return compute(lambda a: a.cumsum(axis, dtype), self, out=out)
 
-    def clip(self, min: Any = None, max: Any = None, out: Any = None) -> Any:  # noqa: A002
+    def clip(self, min: Any = None, max: Any = None, out: Any = None) -> ndarray:
         """Return the elements within bounds."""
         return compute(lambda a, low, high: a.clip(low, high), self, min, max, out=out)
 
-    def round(self, decimals: int = 0, out: Any = None) -> Any:
+    def round(self, decimals: int = 0, out: Any = None) -> ndarray:
         """Return the elements rounded."""
         return compute(lambda a: a.round(decimals), self, out=out)
 
@@ -518,7 +550,7 @@ def compute(
     out: ndarray | None = None,
     dtype: Any = None,
     touching: Any = (),
-) -> Any:
+) -> ndarray:
     """Return what a NumPy function gives for device arrays, in `out` or a new array.
 
     In a capture the function runs once to know shape and type; the values come with the graph,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,12 +35,11 @@ class RawModule:
             raise TypeError("Exactly one of `code` and `path` keyword arguments must be given.")
         if not isinstance(options, tuple):
             raise TypeError("options must be a tuple")
-        if path is not None and path.endswith((".cubin", ".ptx", ".fatbin")):
-            raise ValueError(f"the stand-in compiles CUDA C++ only, got {path}")
+        if code is None:
+            raise ValueError(f"`path` names compiled code, which the stand-in cannot run: {path}")
         if backend not in ("nvrtc", "nvcc"):
             raise ValueError(f"Invalid compiler backend {backend!r}")
-        self.code = Path(path).read_text() if path is not None else str(code)
-        self.file_path = path
+        self.code = code
         self.options = options
         self.backend = backend
         self.enable_cooperative_groups = enable_cooperative_groups
@@ -53,17 +52,13 @@ class RawModule:
 
     def _module(self) -> emulator.Module:
         if self._compiled is None:
-            name = Path(self.file_path).name if self.file_path else "kernel.cu"
             try:
                 self._compiled = emulator.Module(
-                    self.code,
-                    name=name,
-                    options=self.options,
-                    name_expressions=self.name_expressions,
+                    self.code, options=self.options, name_expressions=self.name_expressions
                 )
             except emulator.CompileError as error:
                 raise CompileException(
-                    str(error), self.code, name, self.options, self.backend
+                    str(error), self.code, "kernel.cu", self.options, self.backend
                 ) from error
         return self._compiled
 
@@ -87,9 +82,8 @@ class RawModule:
             raise CUDADriverError(f"CUDA_ERROR_NOT_FOUND: {error}") from error
         memory = Memory(0)
         memory.size = found.nbytes
-        memory.bytes = np.ctypeslib.as_array(
-            (np.ctypeslib.ctypes.c_uint8 * found.nbytes).from_address(found.address)
-        )
+        there = (ctypes.c_uint8 * found.nbytes).from_address(found.address)
+        memory.bytes = np.ctypeslib.as_array(there)
         memory.owner = self
         return MemoryPointer(memory, 0)
 

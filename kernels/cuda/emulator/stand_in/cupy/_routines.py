@@ -12,6 +12,7 @@ from ._streams import machine, refuse_in_capture, submit
 Shape = Any
 DType = Any
 Out = ndarray | None
+untyped: Any = np  # where NumPy's types list every combination of arguments
 
 
 def _filled(shape: Shape, dtype: DType, order: Any, value: Any) -> ndarray:
@@ -59,7 +60,11 @@ def _like(a: ndarray, dtype: DType, order: Any, subok: Any, shape: Shape) -> tup
 
 
 def empty_like(
-    prototype: ndarray, dtype: DType = None, order: Any = "K", subok: None = None, shape: Shape = None
+    prototype: ndarray,
+    dtype: DType = None,
+    order: Any = "K",
+    subok: None = None,
+    shape: Shape = None,
 ) -> ndarray:
     """Return an array of the same shape and type that holds nothing yet."""
     sizes, kind, layout = _like(prototype, dtype, order, subok, shape)
@@ -95,7 +100,7 @@ def full_like(
 def arange(start: Any, stop: Any = None, step: Any = 1, dtype: DType = None) -> ndarray:
     """Return evenly spaced numbers."""
     low, high = (0, start) if stop is None else (start, stop)
-    return compute(lambda: np.arange(low, high, 1 if step is None else step, dtype))  # type: ignore[no-any-return]
+    return compute(lambda: untyped.arange(low, high, 1 if step is None else step, dtype))
 
 
 def linspace(
@@ -110,12 +115,14 @@ def linspace(
     """Return so many evenly spaced numbers."""
     if retstep:
         raise NotImplementedError("retstep is not in the stand-in")
-    return compute(lambda: np.linspace(start, stop, num, endpoint, dtype=dtype, axis=axis))  # type: ignore[no-any-return]
+    return compute(lambda: np.linspace(start, stop, num, endpoint, dtype=dtype, axis=axis))
 
 
-def eye(N: int, M: int | None = None, k: int = 0, dtype: DType = float, order: Any = "C") -> ndarray:
+def eye(
+    N: int, M: int | None = None, k: int = 0, dtype: DType = float, order: Any = "C"
+) -> ndarray:
     """Return a matrix with ones on a diagonal."""
-    return compute(lambda: np.eye(N, M, k, dtype, order))  # type: ignore[no-any-return]
+    return compute(lambda: np.eye(N, M, k, dtype, order))
 
 
 def array(
@@ -134,9 +141,9 @@ def array(
         laid_out = order in ("K", "A") or (order == "C" and obj.flags.c_contiguous)
         if not copy and kind == obj.dtype and obj.ndim >= ndmin and laid_out:
             return obj
-        return compute(lambda a: np.array(a, kind, order=order, ndmin=ndmin), obj)  # type: ignore[no-any-return]
+        return compute(lambda a: np.array(a, kind, order=order, ndmin=ndmin), obj)
     if isinstance(obj, (list, tuple)) and arrays_in(obj):
-        return compute(lambda a: np.array(a, dtype, order=order, ndmin=ndmin), list(obj))  # type: ignore[no-any-return]
+        return compute(lambda a: np.array(a, dtype, order=order, ndmin=ndmin), list(obj))
     refuse_in_capture("a copy from the host")
     machine.uploads += 1
     return adopt(np.array(obj, dtype, order=order, ndmin=ndmin), order)
@@ -172,7 +179,7 @@ def asnumpy(
 
 def copy(a: ndarray, order: Any = "K") -> ndarray:
     """Return a copy."""
-    return compute(lambda x: np.array(x, order=order), a)  # type: ignore[no-any-return]
+    return compute(lambda x: np.array(x, order=order), a)
 
 
 def copyto(dst: ndarray, src: Any, casting: Any = "same_kind", where: Any = None) -> None:
@@ -247,7 +254,7 @@ def concatenate(
     tup: Any, axis: Any = 0, out: Out = None, *, dtype: DType = None, casting: Any = "same_kind"
 ) -> ndarray:
     """Return arrays one behind the other."""
-    return compute(  # type: ignore[no-any-return]
+    return compute(
         lambda *parts: np.concatenate(parts, axis, dtype=dtype, casting=casting), *tup, out=out
     )
 
@@ -256,7 +263,7 @@ def stack(
     tup: Any, axis: int = 0, out: Out = None, *, dtype: DType = None, casting: Any = "same_kind"
 ) -> ndarray:
     """Return arrays along a new direction."""
-    return compute(  # type: ignore[no-any-return]
+    return compute(
         lambda *parts: np.stack(parts, axis, dtype=dtype, casting=casting), *tup, out=out
     )
 
@@ -268,7 +275,7 @@ def split(ary: ndarray, indices_or_sections: Any, axis: int = 0) -> list[ndarray
 
 def pad(array: ndarray, pad_width: Any, mode: Any = "constant", **kwargs: Any) -> ndarray:
     """Return the array with a border."""
-    return compute(lambda a: np.pad(a, pad_width, mode, **kwargs), array)  # type: ignore[no-any-return]
+    return compute(lambda a: np.pad(a, pad_width, mode, **kwargs), array)
 
 
 def repeat(a: ndarray, repeats: Any, axis: int | None = None) -> ndarray:
@@ -278,22 +285,22 @@ def repeat(a: ndarray, repeats: Any, axis: int | None = None) -> ndarray:
 
 def tile(A: ndarray, reps: Any) -> ndarray:
     """Return the array so many times."""
-    return compute(lambda a: np.tile(a, reps), A)  # type: ignore[no-any-return]
+    return compute(lambda a: np.tile(a, reps), A)
 
 
 def roll(a: ndarray, shift: Any, axis: Any = None) -> ndarray:
     """Return the array with its elements moved around."""
-    return compute(lambda x: np.roll(x, shift, axis), a)  # type: ignore[no-any-return]
+    return compute(lambda x: np.roll(x, shift, axis), a)
 
 
 def tril(m: ndarray, k: int = 0) -> ndarray:
     """Return the lower triangle."""
-    return compute(lambda a: np.tril(a, k), m)  # type: ignore[no-any-return]
+    return compute(lambda a: np.tril(a, k), m)
 
 
 def triu(m: ndarray, k: int = 0) -> ndarray:
     """Return the upper triangle."""
-    return compute(lambda a: np.triu(a, k), m)  # type: ignore[no-any-return]
+    return compute(lambda a: np.triu(a, k), m)
 
 
 def atleast_1d(*arys: ndarray) -> Any:
@@ -328,7 +335,7 @@ def take_along_axis(a: ndarray, indices: ndarray, axis: Any) -> ndarray:
         size = x.size if axis is None else x.shape[axis]
         return np.take_along_axis(x, i % size if size else i, axis)
 
-    return compute(gather, a, indices)  # type: ignore[no-any-return]
+    return compute(gather, a, indices)
 
 
 def put_along_axis(arr: ndarray, indices: ndarray, values: Any, axis: Any) -> None:
@@ -365,7 +372,7 @@ def argsort(a: ndarray, axis: Any = -1, kind: Any = None) -> ndarray:
 def sort(a: ndarray, axis: Any = -1, kind: Any = None) -> ndarray:
     """Return the elements in order."""
     check_sort(kind)
-    return compute(lambda x: np.sort(x, axis, kind="stable"), a)  # type: ignore[no-any-return]
+    return compute(lambda x: np.sort(x, axis, kind="stable"), a)
 
 
 def unique(
@@ -379,7 +386,7 @@ def unique(
 ) -> Any:
     """Return the different elements; waits for their number."""
     machine.read_implicitly("unique")
-    found = np.unique(
+    found = untyped.unique(
         ar._a, return_index, return_inverse, return_counts, axis, equal_nan=equal_nan
     )
     return tuple(map(adopt, found)) if isinstance(found, tuple) else adopt(found)
@@ -388,12 +395,12 @@ def unique(
 def bincount(x: ndarray, weights: Any = None, minlength: int | None = None) -> ndarray:
     """Return how often each number occurs; waits for the largest."""
     machine.read_implicitly("bincount")
-    return compute(lambda a, w: np.bincount(a, w, minlength or 0), x, weights)  # type: ignore[no-any-return]
+    return compute(lambda a, w: np.bincount(a, w, minlength or 0), x, weights)
 
 
 def clip(a: ndarray, a_min: Any, a_max: Any, out: Out = None) -> ndarray:
     """Return the elements within bounds."""
-    return a.clip(a_min, a_max, out)  # type: ignore[no-any-return]
+    return a.clip(a_min, a_max, out)
 
 
 def nan_to_num(
@@ -401,31 +408,31 @@ def nan_to_num(
 ) -> ndarray:
     """Return the elements with numbers for NaN and Inf."""
     out = None if copy else x
-    return compute(lambda a: np.nan_to_num(a, True, nan, posinf, neginf), x, out=out)  # type: ignore[no-any-return]
+    return compute(lambda a: np.nan_to_num(a, True, nan, posinf, neginf), x, out=out)
 
 
 # --- reductions
 
 
-def sum(  # noqa: A001  CuPy's name
+def sum(
     a: ndarray, axis: Any = None, dtype: DType = None, out: Out = None, keepdims: bool = False
 ) -> ndarray:
     """Return the sum."""
-    return a.sum(axis, dtype, out, keepdims)  # type: ignore[no-any-return]
+    return a.sum(axis, dtype, out, keepdims)
 
 
 def prod(
     a: ndarray, axis: Any = None, dtype: DType = None, out: Out = None, keepdims: bool = False
 ) -> ndarray:
     """Return the product."""
-    return a.prod(axis, dtype, out, keepdims)  # type: ignore[no-any-return]
+    return a.prod(axis, dtype, out, keepdims)
 
 
 def mean(
     a: ndarray, axis: Any = None, dtype: DType = None, out: Out = None, keepdims: bool = False
 ) -> ndarray:
     """Return the mean."""
-    return a.mean(axis, dtype, out, keepdims)  # type: ignore[no-any-return]
+    return a.mean(axis, dtype, out, keepdims)
 
 
 def var(
@@ -437,7 +444,7 @@ def var(
     keepdims: bool = False,
 ) -> ndarray:
     """Return the variance."""
-    return a.var(axis, dtype, out, ddof, keepdims)  # type: ignore[no-any-return]
+    return a.var(axis, dtype, out, ddof, keepdims)
 
 
 def std(
@@ -449,17 +456,17 @@ def std(
     keepdims: bool = False,
 ) -> ndarray:
     """Return the standard deviation."""
-    return a.std(axis, dtype, out, ddof, keepdims)  # type: ignore[no-any-return]
+    return a.std(axis, dtype, out, ddof, keepdims)
 
 
-def max(a: ndarray, axis: Any = None, out: Out = None, keepdims: bool = False) -> ndarray:  # noqa: A001
+def max(a: ndarray, axis: Any = None, out: Out = None, keepdims: bool = False) -> ndarray:
     """Return the largest element."""
-    return a.max(axis, out, keepdims)  # type: ignore[no-any-return]
+    return a.max(axis, out, keepdims)
 
 
-def min(a: ndarray, axis: Any = None, out: Out = None, keepdims: bool = False) -> ndarray:  # noqa: A001
+def min(a: ndarray, axis: Any = None, out: Out = None, keepdims: bool = False) -> ndarray:
     """Return the smallest element."""
-    return a.min(axis, out, keepdims)  # type: ignore[no-any-return]
+    return a.min(axis, out, keepdims)
 
 
 amax, amin = max, min
@@ -469,58 +476,58 @@ def argmax(
     a: ndarray, axis: Any = None, dtype: DType = None, out: Out = None, keepdims: bool = False
 ) -> ndarray:
     """Return where the largest element is."""
-    return a.argmax(axis, out, dtype, keepdims)  # type: ignore[no-any-return]
+    return a.argmax(axis, out, dtype, keepdims)
 
 
 def argmin(
     a: ndarray, axis: Any = None, dtype: DType = None, out: Out = None, keepdims: bool = False
 ) -> ndarray:
     """Return where the smallest element is."""
-    return a.argmin(axis, out, dtype, keepdims)  # type: ignore[no-any-return]
+    return a.argmin(axis, out, dtype, keepdims)
 
 
-def all(a: ndarray, axis: Any = None, out: Out = None, keepdims: bool = False) -> ndarray:  # noqa: A001
+def all(a: ndarray, axis: Any = None, out: Out = None, keepdims: bool = False) -> ndarray:
     """Return whether all elements are true."""
-    return a.all(axis, out, keepdims)  # type: ignore[no-any-return]
+    return a.all(axis, out, keepdims)
 
 
-def any(a: ndarray, axis: Any = None, out: Out = None, keepdims: bool = False) -> ndarray:  # noqa: A001
+def any(a: ndarray, axis: Any = None, out: Out = None, keepdims: bool = False) -> ndarray:
     """Return whether any element is true."""
-    return a.any(axis, out, keepdims)  # type: ignore[no-any-return]
+    return a.any(axis, out, keepdims)
 
 
 def count_nonzero(a: ndarray, axis: Any = None) -> ndarray:
     """Return how many elements are not zero."""
-    return compute(lambda x: np.count_nonzero(x, axis), a)  # type: ignore[no-any-return]
+    return compute(lambda x: np.count_nonzero(x, axis), a)
 
 
 def cumsum(a: ndarray, axis: Any = None, dtype: DType = None, out: Out = None) -> ndarray:
     """Return the running sum."""
-    return a.cumsum(axis, dtype, out)  # type: ignore[no-any-return]
+    return a.cumsum(axis, dtype, out)
 
 
-def round(a: ndarray, decimals: int = 0, out: Out = None) -> ndarray:  # noqa: A001
+def round(a: ndarray, decimals: int = 0, out: Out = None) -> ndarray:
     """Return the elements rounded."""
-    return a.round(decimals, out)  # type: ignore[no-any-return]
+    return a.round(decimals, out)
 
 
 def array_equal(a1: ndarray, a2: ndarray, equal_nan: bool = False) -> ndarray:
     """Return whether two arrays are equal, on the device."""
-    return compute(lambda x, y: np.array_equal(x, y, equal_nan), a1, a2)  # type: ignore[no-any-return]
+    return compute(lambda x, y: np.array_equal(x, y, equal_nan), a1, a2)
 
 
 def allclose(
     a: Any, b: Any, rtol: float = 1e-05, atol: float = 1e-08, equal_nan: bool = False
 ) -> ndarray:
     """Return whether two arrays are close, on the device."""
-    return compute(lambda x, y: np.allclose(x, y, rtol, atol, equal_nan), a, b)  # type: ignore[no-any-return]
+    return compute(lambda x, y: np.allclose(x, y, rtol, atol, equal_nan), a, b)
 
 
 def isclose(
     a: Any, b: Any, rtol: float = 1e-05, atol: float = 1e-08, equal_nan: bool = False
 ) -> ndarray:
     """Return where two arrays are close."""
-    return compute(lambda x, y: np.isclose(x, y, rtol, atol, equal_nan), a, b)  # type: ignore[no-any-return]
+    return compute(lambda x, y: np.isclose(x, y, rtol, atol, equal_nan), a, b)
 
 
 # --- products: cuBLAS, which CuPy refuses in a capture
@@ -541,7 +548,7 @@ def matmul(
     if axes is not None or axis is not None or keepdims or signature is not None:
         raise TypeError("axes, axis, keepdims and signature are not in the stand-in")
     refuse_in_capture("cuBLAS (matmul)")
-    return compute(lambda x, y: np.matmul(x, y, dtype=dtype, casting=casting), *args, out=out)  # type: ignore[no-any-return]
+    return compute(lambda x, y: np.matmul(x, y, dtype=dtype, casting=casting), *args, out=out)
 
 
 def dot(a: ndarray, b: ndarray, out: Out = None) -> ndarray:
@@ -552,19 +559,19 @@ def dot(a: ndarray, b: ndarray, out: Out = None) -> ndarray:
 def tensordot(a: ndarray, b: ndarray, axes: Any = 2) -> ndarray:
     """Return the product over chosen directions."""
     refuse_in_capture("cuBLAS (tensordot)")
-    return compute(lambda x, y: np.tensordot(x, y, axes), a, b)  # type: ignore[no-any-return]
+    return compute(lambda x, y: np.tensordot(x, y, axes), a, b)
 
 
 def outer(a: ndarray, b: ndarray, out: Out = None) -> ndarray:
     """Return all products of two vectors' elements."""
-    return compute(np.outer, a, b, out=out)  # type: ignore[no-any-return]
+    return compute(np.outer, a, b, out=out)
 
 
 def einsum(*operands: Any, **kwargs: Any) -> ndarray:
     """Return a sum of products by its subscripts."""
     subscripts, *arrays = operands
     refuse_in_capture("cuBLAS (einsum)")
-    return compute(lambda *parts: np.einsum(subscripts, *parts, **kwargs), *arrays)  # type: ignore[no-any-return]
+    return compute(lambda *parts: np.einsum(subscripts, *parts, **kwargs), *arrays)
 
 
 # --- asking

@@ -74,13 +74,16 @@ class ufunc:  # noqa: N801  CuPy's name
         return compute(lambda a, i: np.add.reduceat(a, i, axis, dtype), array, indices, out=out)
 
 
-_NAMES = (
-    "absolute add bitwise_and bitwise_or bitwise_xor cbrt ceil copysign cos cosh equal exp exp2 expm1 "
-    "floor floor_divide fmax fmin fmod greater greater_equal hypot invert isfinite isinf isnan "
-    "left_shift less less_equal log log10 log1p log2 logaddexp logical_and logical_not logical_or "
-    "logical_xor maximum minimum multiply negative not_equal power reciprocal remainder right_shift "
-    "rint sign signbit sin sinh sqrt square subtract tan tanh true_divide trunc"
-).split()
+_NAMES = [
+    "absolute", "add", "bitwise_and", "bitwise_or", "bitwise_xor", "cbrt", "ceil", "copysign",
+    "cos", "cosh", "equal", "exp", "exp2", "expm1", "floor", "floor_divide", "fmax", "fmin",
+    "fmod", "greater", "greater_equal", "hypot", "invert", "isfinite", "isinf", "isnan",
+    "left_shift", "less", "less_equal", "log", "log10", "log1p", "log2", "logaddexp",
+    "logical_and", "logical_not", "logical_or", "logical_xor", "maximum", "minimum", "multiply",
+    "negative", "not_equal", "power", "reciprocal", "remainder", "right_shift", "rint", "sign",
+    "signbit", "sin", "sinh", "sqrt", "square", "subtract", "tan", "tanh", "true_divide",
+    "trunc",
+]  # fmt: skip
 UFUNCS = {name: ufunc(name, name) for name in _NAMES}
 UFUNCS["abs"] = UFUNCS["absolute"]
 UFUNCS["divide"] = UFUNCS["true_divide"]
