@@ -121,7 +121,7 @@ class CupyBackend(Backend):
         key = (path, options, expression)
         if key not in self._modules:
             module = cupy.RawModule(
-                code=path.read_text(),
+                code=f'#line 1 "{path.name}"\n{path.read_text()}',  # for the compiler's messages
                 options=("--std=c++17", *options),
                 name_expressions=(expression,),
             )

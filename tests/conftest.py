@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -10,6 +13,7 @@ import trine
 from trine import backends
 from trine.backends import get_backend, probe
 from trine.kernels import registry
+from trine.kernels.cuda import emulator
 
 GPU_SKIPS = pytest.StashKey[int]()
 
@@ -50,3 +54,18 @@ def _fresh_state() -> Iterator[None]:
     backends._process_default = None
     registry._preferred.clear()
     registry._touch()
+
+
+@pytest.fixture
+def stand_in(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """The emulator's package `cupy`, fresh, in place of the real one."""
+
+    def imported() -> list[str]:
+        return [name for name in sys.modules if name == "cupy" or name.startswith("cupy.")]
+
+    for name in imported():
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.syspath_prepend(str(emulator.stand_in_folder()))
+    yield importlib.import_module("cupy")
+    for name in imported():
+        del sys.modules[name]

@@ -168,7 +168,10 @@ def check_sample(
                 refusal = _refusal(backend, spec, arrays, sample.attrs, kernel, dtype)
             if refusal is not None:
                 return result("skipped", f"does not serve {refusal}")
-        fault = check_call(backend, case, sample, arrays, kernel, dtype, (expected, changed))
+        try:
+            fault = check_call(backend, case, sample, arrays, kernel, dtype, (expected, changed))
+        except Exception as error:  # whatever a user's kernel raises is that kernel's failure
+            fault = f"raised {type(error).__name__}: {error}"
         if fault is not None:
             return result("failed", f"{fault} ({layout} inputs)")
     return result("passed")

@@ -343,12 +343,27 @@ def check(
     ops: OpNames = None,
     kernel_file: KernelFiles = None,
     backend: Annotated[str, typer.Option(help="all, or one backend.")] = "all",
+    emulate: Annotated[
+        bool,
+        typer.Option(
+            "--emulate",
+            help="Run CUDA kernels on the CPU and look for races, accesses out of bounds and their "
+            "like; needs no GPU, but g++ on x86-64 Linux.",
+        ),
+    ] = False,
     json: JsonFlag = False,
 ) -> None:
     """Check kernels against the float64 reference on hostile inputs.
 
     trine check max_pool2d --kernel-file mine.py
+
+    trine check --kernel-file mine.py --emulate
     """
+    if emulate:
+        from trine.cli import emulate as emulation
+
+        emulation.check(tuple(ops or ()), tuple(kernel_file or ()), backend, json=json)
+        return
     from trine.cli import kernels as work
 
     work.check(tuple(ops or ()), tuple(kernel_file or ()), backend, json=json)

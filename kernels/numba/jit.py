@@ -33,6 +33,7 @@ import numpy as np
 
 from trine.dtypes import Array, DType
 from trine.errors import BackendError
+from trine.kernels.cache import user_cache_root
 
 log = logging.getLogger("trine")
 
@@ -58,20 +59,6 @@ FAST_SUM = {"contract", "reassoc", "nsz"}
 
 
 # --- the cache folder ---------------------------------------------------------------------------
-
-
-def user_cache_root() -> Path:
-    """Return $TRINE_CACHE_DIR, else the folder `trine` in the platform's place for caches."""
-    chosen = os.environ.get("TRINE_CACHE_DIR")
-    if chosen:
-        return Path(chosen).expanduser()
-    if sys.platform == "win32":
-        base = os.environ.get("LOCALAPPDATA", "~/AppData/Local")
-    elif sys.platform == "darwin":
-        base = "~/Library/Caches"
-    else:
-        base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser() / "trine"
 
 
 def hash_of(folder: Path) -> str:

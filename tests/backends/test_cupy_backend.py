@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
-import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,21 +11,11 @@ import trine
 from trine import backends
 from trine.backends.op import OPS
 
-HERE = Path(__file__).parent
-
-
-@pytest.fixture(scope="module")
-def stand_in():
-    spec = importlib.util.spec_from_file_location("cupy_stand_in", HERE / "cupy_stand_in.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
 
 @pytest.fixture
 def cupy_backend(stand_in, monkeypatch):
-    """The cupy backend over the stand-in."""
-    monkeypatch.setitem(sys.modules, "cupy", stand_in.StandIn())
+    """The cupy backend over the emulator's stand-in, which refuses hidden copies to the host."""
+    monkeypatch.setattr(stand_in._streams.machine, "refuse_implicit_reads", True)
     monkeypatch.delitem(sys.modules, "trine.backends.cupy_backend", raising=False)
     monkeypatch.setattr(backends, "_instances", dict(backends._instances))
     monkeypatch.setattr(backends, "_probes", {"cupy": backends.Probe(True, "stand-in")})
@@ -55,7 +41,7 @@ def test_the_stand_in_would_catch_a_hidden_copy(cupy_backend, stand_in):
     x = cupy_backend.asarray(np.ones(3))
     with pytest.raises(TypeError, match="Unsupported type"):
         x + np.ones(3)
-    with pytest.raises(stand_in.HiddenSyncError):
+    with pytest.raises(stand_in._errors.HiddenSyncError):
         float(x.sum())
     with pytest.raises(TypeError, match="on the CPU"):
         np.asarray(trine.ones(2, backend="cupy"))
@@ -103,23 +89,11 @@ def test_random_bits_are_the_same_words(cupy_backend):
 
 def test_out_of_memory_is_told(cupy_backend, stand_in, monkeypatch):
     def fail(*_args, **_kwargs):
-        raise stand_in.OutOfMemoryError
+        raise stand_in.cuda.memory.OutOfMemoryError(1, 0)
 
-    monkeypatch.setattr(cupy_backend.xp, "empty", fail, raising=False)
+    monkeypatch.setattr(stand_in, "empty", fail)
     with pytest.raises(trine.BackendError, match=r"GiB of GPU memory .* smaller batch. In use"):
         cupy_backend.empty((1000, 1000), np.dtype("float32"))
-
-
-def test_the_reference_uses_only_what_cupy_has(cupy_backend, stand_in):
-    """Names that the bodies ask of the array module exist in the real CuPy, where it is installed."""
-    cupy_spec = importlib.util.find_spec("cupy_backends")
-    if cupy_spec is None:
-        pytest.skip("CuPy is not installed")
-    test_every_op_runs_on_device_arrays_as_on_numpy(cupy_backend)
-    names = sorted(stand_in.used_names)
-    code = f"import cupy; print([n for n in {names!r} if not hasattr(cupy, n)])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
 
 
 def test_without_a_gpu_the_probe_gives_reason_and_remedy():

@@ -1,0 +1,1 @@
+"""CUDA C++ kernels (`*.cu`), the headers that they share (`include/`) and their emulator."""
