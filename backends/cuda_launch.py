@@ -15,8 +15,12 @@ from typing import Any
 
 import numpy as np
 
+from trine.dtypes import DType
 from trine.errors import BackendError
+from trine.kernels.cuda.launch import Launch, Scratch
 from trine.kernels.registry import Kernel
+
+__all__ = ["Launch", "Parameter", "Scratch", "make_cuda_launch", "marshal", "parse_signature"]
 
 MAX_INT32 = 2**31 - 1
 C_TYPES = {"float32": "float", "float64": "double"}
@@ -36,16 +40,6 @@ _SCALARS: dict[str, type[np.generic]] = {
     "double": np.float64,
     "bool": np.bool_,
 }
-
-
-@dataclass(frozen=True)
-class Launch:
-    """How one call is launched: what a kernel's `launch` function returns."""
-
-    grid: tuple[int, ...]
-    block: tuple[int, ...]
-    arguments: tuple[Any, ...]
-    shared_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -139,11 +133,14 @@ def marshal(
 
 
 def make_cuda_launch(
-    entry: Kernel, compile_module: Callable[[Path, tuple[str, ...], str], Any]
+    entry: Kernel,
+    compile_module: Callable[[Path, tuple[str, ...], str], Any],
+    empty: Callable[[tuple[int, ...], DType], Any],
 ) -> Callable[..., None]:
     """Return a function that takes a call's arrays, attributes and outputs by name and launches.
 
-    `compile_module(path, options, expression)` gives the compiled function of a name expression.
+    `compile_module(path, options, expression)` gives the compiled function of a name expression;
+    `empty(shape, dtype)` the memory of a `Scratch`.
     """
     cuda = entry.cuda
     if cuda is None:
@@ -151,24 +148,36 @@ def make_cuda_launch(
             f"[{entry.op}] expected a CUDA kernel, got {entry.name!r} without a source. Register it "
             "with cuda_kernel."
         )
-    signature = parse_signature(cuda.path.read_text(), cuda.function)
+    source = cuda.path.read_text()
+    signatures = {cuda.function: parse_signature(source, cuda.function)}
     compiled: dict[str, Any] = {}
     names = entry.parameters
     takes_all = "call" in names
 
-    def launch(**call: Any) -> None:
-        dtype = next(
-            v.dtype.name for v in call.values() if hasattr(v, "dtype") and v.dtype.name in C_TYPES
-        )
-        plan: Launch = (
-            cuda.launch(**call)
-            if takes_all
-            else cuda.launch(**{name: call[name] for name in names})
-        )
-        arguments = marshal(signature, plan.arguments, dtype, f"{entry.op}.{entry.name}")
-        expression = cuda.function.replace("{T}", C_TYPES[dtype])
+    def run(launch: Launch, dtype: str, memory: dict[int, Any]) -> None:
+        function = launch.function or cuda.function
+        if function not in signatures:
+            signatures[function] = parse_signature(source, function)
+        given = []
+        for value in launch.arguments:
+            if isinstance(value, Scratch):
+                if id(value) not in memory:
+                    memory[id(value)] = empty(value.shape, value.dtype)
+                value = memory[id(value)]  # noqa: PLW2901  its memory
+            given.append(value)
+        label = f"{entry.op}.{entry.name}"
+        arguments = marshal(signatures[function], tuple(given), dtype, label)
+        expression = function.replace("{T}", C_TYPES[dtype])
         if expression not in compiled:
             compiled[expression] = compile_module(cuda.path, cuda.options, expression)
-        compiled[expression](plan.grid, plan.block, arguments, shared_mem=plan.shared_bytes)
+        compiled[expression](launch.grid, launch.block, arguments, shared_mem=launch.shared_bytes)
+
+    def launch(**call: Any) -> None:
+        floats = (v.dtype.name for v in call.values() if hasattr(v, "dtype"))
+        dtype = next((name for name in floats if name in C_TYPES), "float32")
+        plan = cuda.launch(**call) if takes_all else cuda.launch(**{n: call[n] for n in names})
+        memory: dict[int, Any] = {}
+        for one in (plan,) if isinstance(plan, Launch) else plan:
+            run(one, dtype, memory)
 
     return launch

@@ -19,7 +19,11 @@ from trine.backends.cuda_launch import make_cuda_launch
 from trine.backends.op import OpSpec
 from trine.dtypes import Array, DType, as_dtype
 from trine.errors import BackendError
+from trine.kernels import cuda as cuda_kernels
 from trine.kernels import registry
+
+INCLUDE = Path(cuda_kernels.__file__).parent / "include"
+"""The headers that kernels share."""
 
 
 class CupyBackend(Backend):
@@ -111,7 +115,7 @@ class CupyBackend(Backend):
         """Return a launch of the CUDA kernel, or a plain call of a Python function on arrays."""
         if entry.cuda is None:
             return super().make_launch(spec, entry)
-        return make_cuda_launch(entry, self._compile)
+        return make_cuda_launch(entry, self._compile, self.empty)
 
     def kernel_function(self, entry: registry.Kernel) -> Callable[..., Any] | None:
         """Return a Python function on arrays; CUDA kernels are launched by name instead."""
@@ -122,7 +126,7 @@ class CupyBackend(Backend):
         if key not in self._modules:
             module = cupy.RawModule(
                 code=f'#line 1 "{path.name}"\n{path.read_text()}',  # for the compiler's messages
-                options=("--std=c++17", *options),
+                options=("--std=c++17", f"-I{INCLUDE}", *options),
                 name_expressions=(expression,),
             )
             self._modules[key] = module.get_function(expression)

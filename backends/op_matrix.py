@@ -15,7 +15,7 @@ from trine.backends.base import Backend
 from trine.backends.op import OPS
 from trine.kernels import registry
 
-KERNEL_PACKAGES = {"numba": "trine.kernels.numba"}
+KERNEL_PACKAGES = {"numba": "trine.kernels.numba", "cupy": "trine.kernels.cuda"}
 """What to import so that a backend's own kernels are registered."""
 
 REFERENCE = "reference"

@@ -169,9 +169,9 @@ def cuda_kernel(
     """Register a CUDA C++ kernel of `op`, e.g. function="max_pool2d<{T}>" of source="pool.cu".
 
     `source` is relative to the file that calls. `launch(**call)` receives the op's arrays,
-    attributes and outputs by name and returns a `trine.backends.cuda_launch.Launch`: the grid, the
-    block and the kernel's arguments, whose scalars are converted to the types that the `.cu`
-    declares.
+    attributes and outputs by name and returns a `trine.kernels.cuda.launch.Launch` or several: the
+    grid, the block and the kernel's arguments, whose scalars are converted to the types that the
+    `.cu` declares. Where "{T}" stands in a function's name the call's float type is put.
 
     Raises FileNotFoundError if the source is missing.
     """

@@ -1,1 +1,6 @@
-"""CUDA C++ kernels (`*.cu`), the headers that they share (`include/`) and their emulator."""
+"""CUDA C++ kernels (`*.cu`) with their launches beside them; importing this registers all of them.
+
+`include/` holds the headers that they share, `emulator/` runs them on the CPU.
+"""
+
+from trine.kernels.cuda import elementwise  # noqa: F401  registers its kernels

@@ -78,7 +78,7 @@ def test_launch_compiles_each_instance_once(tmp_path):
         "scale", "cupy", "mine", launch, ("x", "factor", "out"),
         cuda=CudaSource(path, "scale<{T}>", launch, ("-lineinfo",)),
     )  # fmt: skip
-    run = make_cuda_launch(entry, compile_module)
+    run = make_cuda_launch(entry, compile_module, np.empty)
     x = np.ones(4, np.float32)
     run(x=x, factor=2.0, out=np.empty_like(x), unused=1)
     run(x=x, factor=2.0, out=np.empty_like(x))
