@@ -61,8 +61,10 @@ def imports(file: Path):
             continue
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level:
+            # The emulator's package is imported as `cupy`, so it cannot name itself by its place.
+            assert "stand_in" in file.parts, f"relative import in {file}"
         elif isinstance(node, ast.ImportFrom) and node.module:
-            assert node.level == 0, f"relative import in {file}"
             for alias in node.names:
                 child = f"{node.module}.{alias.name}"
                 yield child if child in KNOWN else node.module

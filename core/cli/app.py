@@ -519,9 +519,11 @@ def warmup(
 def cache_clear() -> None:
     """Remove compiled kernels; they are compiled again when needed."""
     from trine.kernels import numba as numba_kernels
+    from trine.kernels.cuda import emulator
 
     folder = numba_kernels.cache_dir()
     numba_kernels.clear_cache()
+    emulator.clear_cache()
     console.print(f"removed the compiled kernels in {folder}")
 
 

@@ -33,7 +33,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from trine.kernels.cuda.emulator.build import INCLUDE, require, unavailable
+from trine.kernels.cuda.emulator.build import INCLUDE, clear_cache, require, unavailable
 from trine.kernels.cuda.emulator.launch import (
     MAX_SHARED_BYTES,
     MAX_THREADS,
@@ -74,6 +74,7 @@ __all__ = [
     "Place",
     "Settings",
     "ToolchainError",
+    "clear_cache",
     "configure",
     "environment",
     "require",

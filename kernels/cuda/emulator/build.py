@@ -127,6 +127,13 @@ def cache_folder() -> Path:
         return Path(_temporary[-1].name)
 
 
+def clear_cache() -> None:
+    """Remove the compiled modules of all versions; those that are loaded stay so."""
+    shutil.rmtree(user_cache_root() / "cuda-emulator", ignore_errors=True)
+    cache_folder.cache_clear()
+    runtime_library.cache_clear()
+
+
 _temporary: list[tempfile.TemporaryDirectory[str]] = []
 
 

@@ -49,10 +49,18 @@ static void begin_block(Block& b, uint32_t id) {
     b.next_new = b.done = b.waiting = b.at_grid = 0;
     b.epoch = b.first_epoch = ++epoch_counter;
     b.acquired.clear();
-    for (Warp& w : b.warps) w.clock++;  // what an earlier block's lanes had seen counts no more
+    for (int i = 0; i < (int)b.warps.size(); i++) {
+        Warp& w = b.warps[i];
+        w.clock++;  // what an earlier block's lanes had seen counts no more
+        w.waiting = 0;
+        const int lanes = std::min(kWarp, b.thread_count - i * kWarp);
+        w.returned = lanes == kWarp ? 0 : ~0u << lanes;  // lanes that do not exist
+    }
     for (int i = 0; i < b.thread_count; i++) {
         Thread& t = b.threads[i];
         t.block = &b;
+        t.warp = &b.warps[i / kWarp];
+        t.lane = (uint32_t)(i % kWarp);
         t.lane_of_block = (uint32_t)i;
         t.id = id * threads_per_block + (uint32_t)i;
         t.index = {i % block_dim.x, i / block_dim.x % block_dim.y, i / (block_dim.x * block_dim.y)};

@@ -11,8 +11,8 @@ struct Stamp {
     uint32_t thread, epoch, clock;
 };
 
-static Warp& own_warp() { return active->warps[current->lane_of_block / kWarp]; }
-static unsigned own_lane() { return current->lane_of_block % kWarp; }
+static Warp& own_warp() { return *current->warp; }
+static unsigned own_lane() { return current->lane; }
 
 static bool known_from(const Knowledge& knowledge, const Stamp& s) {
     for (const Release& r : knowledge) {

@@ -40,9 +40,12 @@ struct Copy {
 enum class State { fresh, ready, at_barrier, at_warp, at_grid, done };
 
 struct Block;
+struct Warp;
 
 struct Thread {
     Block* block;
+    Warp* warp;
+    uint32_t lane;  // within its warp
     uint3 index;
     uint32_t lane_of_block;  // x + dim.x * (y + dim.y * z)
     uint32_t id;             // over the whole grid
@@ -67,6 +70,7 @@ struct Thread {
 
 struct Warp {
     uint32_t clock;
+    uint32_t waiting, returned;  // lanes at a warp operation; lanes whose thread has ended
     uint32_t seen[kWarp][kWarp];  // [lane][other]: up to which clock `other` is ordered before
 };
 

@@ -98,7 +98,7 @@ extern "C" void trine_ldmatrix(int line, unsigned* out, int count, int transpose
     const uintptr_t address = (uintptr_t)row;
     current->warp_call.out = out;
     current->warp_call.in[0] = row;
-    if ((int)(current->lane_of_block % kWarp) < 8 * count) {  // the other lanes' addresses are not used
+    if ((int)current->lane < 8 * count) {  // the other lanes' addresses are not used
         if (!in_shared(address)) FAIL(CALLER, "out-of-bounds", "ldmatrix from an address that is not shared memory");
         if (address % 16) FAIL(CALLER, "misaligned", "ldmatrix from a row whose address is no multiple of 16");
         access(address, 16, kRead, (uintptr_t)CALLER);

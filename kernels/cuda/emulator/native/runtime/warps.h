@@ -55,7 +55,7 @@ static void try_warp(Thread* waiting) {
         if (other.warp_call.kind != call.kind || other.warp_call.mask != call.mask || other.line != waiting->line) {
             current = &other;
             FAIL(0, "warp-divergence", "lane %d is at %s in line %d with mask %08x, but lane %d of that mask at %s in line %d with mask %08x",
-                 (int)(waiting->lane_of_block % kWarp), kWarpNames[call.kind], waiting->line, call.mask, l,
+                 (int)waiting->lane, kWarpNames[call.kind], waiting->line, call.mask, l,
                  kWarpNames[other.warp_call.kind], other.line, other.warp_call.mask);
         }
         have |= 1u << l;
@@ -108,11 +108,12 @@ static void try_warp(Thread* waiting) {
     if (call.kind == kSync) order_lanes(block.warps[number], have);
     for (Thread* t : lanes)
         if (t) t->state = State::ready;
+    block.warps[number].waiting &= ~have;
 }
 
 static uint64_t enter_warp(int line, int kind, unsigned mask, uint64_t value, int argument, int width, void* pc) {
     Thread* me = current;
-    const int lane = me->lane_of_block % kWarp;
+    const int lane = (int)me->lane;
     if (time_is_up) FAIL(pc, "runaway", "no end after %.3g s of CPU time", settings.time_budget);
     if (!((mask >> lane) & 1))
         FAIL(pc, "warp-divergence", "%s in line %d is called by lane %d, which is not in its mask %08x", kWarpNames[kind], line,
@@ -126,7 +127,8 @@ static uint64_t enter_warp(int line, int kind, unsigned mask, uint64_t value, in
     me->warp_call.width = width;
     me->line = line;
     me->state = State::at_warp;
-    try_warp(me);
+    me->warp->waiting |= 1u << lane;
+    if ((mask & ~me->warp->returned & ~me->warp->waiting) == 0) try_warp(me);
     current = me;
     to_scheduler();
     return me->result;
@@ -138,6 +140,7 @@ extern "C" uint64_t trine_warp(int line, int kind, unsigned mask, uint64_t value
 
 static void thread_ended(Thread* thread) {
     thread->state = State::done;
+    thread->warp->returned |= 1u << thread->lane;
     Block& block = *thread->block;
     block.done++;
     if (!thread->copies.empty())
@@ -145,8 +148,9 @@ static void thread_ended(Thread* thread) {
     if (block.waiting)
         FAIL(0, "barrier-divergence", "a thread returns, while %d of the block's threads wait at %s in line %d", block.waiting,
              kBarrierNames[block.barrier_kind], block.barrier_line);
-    const int base = thread->lane_of_block / kWarp * kWarp;  // others may have waited for this lane only
-    for (int l = 0; l < kWarp && base + l < block.thread_count; l++)
+    if (!thread->warp->waiting) return;
+    const uint32_t base = thread->lane_of_block - thread->lane;  // others may have waited for this lane only
+    for (uint32_t l = 0; l < kWarp && base + l < (uint32_t)block.thread_count; l++)
         if (block.threads[base + l].state == State::at_warp) try_warp(&block.threads[base + l]);
     current = thread;
 }
