@@ -14,6 +14,7 @@ from typing import Any
 from trine.backends.allocator import PoolAllocator
 from trine.backends.dispatch import Counters, Launcher, Plan, build_launchers
 from trine.backends.op import OPS, OpSpec, bind_op
+from trine.backends.recording import LaunchRecorder, Recorder
 from trine.backends.reference.activation import ActivationOps
 from trine.backends.reference.arrays import ArrayOps
 from trine.backends.reference.conv import ConvOps
@@ -89,6 +90,10 @@ class Backend(
     def kernel_function(self, entry: registry.Kernel) -> Callable[..., Any] | None:
         """Return what runs a kernel given its parameters in order, if there is such a function."""
         return entry.function
+
+    def recorder(self) -> Recorder:
+        """Return what notes a captured step."""
+        return LaunchRecorder(self)
 
     def thread_count(self) -> int:
         """Return on how many threads kernels run."""

@@ -16,7 +16,9 @@ import numpy.typing as npt
 
 from trine.backends.base import Backend
 from trine.backends.cuda_launch import make_cuda_launch
+from trine.backends.graph_recording import GraphRecorder
 from trine.backends.op import OpSpec
+from trine.backends.recording import Recorder
 from trine.dtypes import Array, DType, as_dtype
 from trine.errors import BackendError
 from trine.kernels import cuda as cuda_kernels
@@ -59,6 +61,11 @@ class CupyBackend(Backend):
             return key
         self.counters.uploads += 1
         return cupy.asarray(key)
+
+    def refill_key(self, key: Array, words: npt.NDArray[np.uint32]) -> None:
+        """Write another draw's words into a key array; an upload of 20 bytes."""
+        self.counters.uploads += 1
+        key.set(words)
 
     def to_numpy(self, x: Array) -> npt.NDArray[Any]:
         """Return a copy on the host; waits for the device."""
@@ -110,6 +117,10 @@ class CupyBackend(Backend):
         )
 
     # Kernels
+
+    def recorder(self) -> Recorder:
+        """Return a recorder whose recording is a CUDA graph."""
+        return GraphRecorder(self)
 
     def make_launch(self, spec: OpSpec, entry: registry.Kernel) -> Callable[..., None]:
         """Return a launch of the CUDA kernel, or a plain call of a Python function on arrays."""

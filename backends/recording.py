@@ -1,9 +1,11 @@
-"""A recording of what a backend does: the list that a captured step runs through again.
+"""A recording of what a backend does: what a captured step runs through again.
 
-While a `Recorder` is at work every method of the contract is noted as it is called: the launches of
-kernels where a backend can repeat those by themselves, else the call as a whole, whose results are
-then copied to where they were. Arrays come from a pool of the recording's own, which keeps its
-memory for as long as the recording lives, so that every replay finds each array in its place.
+While a recorder is at work every method of the contract passes through it. On the CPU
+(`LaunchRecorder`) it notes the launches of kernels where a backend can repeat those by themselves,
+else the call as a whole, whose results are then copied to where they were; on a GPU
+(`trine.backends.graph_recording`) the stream itself captures. Arrays come from a pool of the
+recording's own, which keeps its memory for as long as the recording lives, so that every replay
+finds each array in its place.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from __future__ import annotations
 import functools
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -25,14 +27,11 @@ from trine.random import Generator, watch_draws
 if TYPE_CHECKING:
     from trine.backends.base import Backend
 
-UNRECORDED = frozenset(
-    {"empty", "owns", "synchronize", "memory_stats", "memory_report", "asarray_key"}
-)
+UNRECORDED = frozenset({"empty", "owns", "memory_stats", "memory_report", "refill_key"})
 """Methods of the contract that do nothing to numbers."""
-CONSTANT = frozenset({"asarray", "hyper"})
+CONSTANT = frozenset({"asarray", "hyper", "asarray_key"})
 """Methods that bring numbers from Python: the same ones in every replay."""
-READING = "to_numpy"
-"""The method by which Python sees numbers; what it then does with them is not in the recording."""
+READS = "it reads numbers on the host, by .item(), .numpy() or a comparison"
 
 
 @dataclass(frozen=True)
@@ -58,18 +57,24 @@ class Recording:
     after: list[Callable[[], None]] = field(default_factory=list)
     refusal: str | None = None
     """Why it must not be replayed, if it must not."""
+    done: bool = True
+    """Whether what was recorded was done as well; a stream that captures does nothing."""
     kept: list[Any] = field(default_factory=list)
     """Arrays that live outside of the pool, and the pool."""
 
     def run(self) -> None:
         """Do everything once more."""
         for draw in self.draws:
-            draw.key[...] = draw.generator.key(draw.stream)
+            self.backend.refill_key(draw.key, draw.generator.key(draw.stream))
+        self.repeat()
+        for note in self.after:
+            note()
+
+    def repeat(self) -> None:
+        """Do on the device what was recorded, and nothing else."""
         with np.errstate(all="ignore"):
             for segment in self.segments:
                 segment()
-        for note in self.after:
-            note()
 
 
 current: Recorder | None = None
@@ -91,46 +96,43 @@ def moves() -> int:
 
 
 class Recorder:
-    """Notes what one thread does on a backend on the CPU."""
+    """Notes what one thread does on a backend."""
+
+    WARM_CALLS = 1
+    """How often a step is to be done inside `warming` before it is recorded."""
 
     def __init__(self, backend: Backend) -> None:
         self.recording = Recording(backend)
         self._backend = backend
-        self._pool = PoolAllocator(pooled_bytes=0)
-        self._entries: list[Any] = []
-        """Launches, and what can stand among them, since the last call of Python."""
-        self._made: dict[int, Any] = {}
-        """The objects that own the memory of arrays made on the way, by their ids."""
         self._thread = threading.get_ident()
         self._inside = False
+
+    def warming(self) -> AbstractContextManager[None]:
+        """Do what is in the block as it stands: kernels compile, buffers are laid out."""
+        return nullcontext()
 
     @contextmanager
     def recording_all(self) -> Iterator[Recording]:
         """Note everything inside the block; the recording is complete at its end."""
-        global current
-        backend = self._backend
+        global current  # noqa: PLW0603  one recording at a time
+        backend, self._thread = self._backend, threading.get_ident()
         names = [name for name in contract() if name not in UNRECORDED]
-        pool = backend.allocator
         for name in names:
             setattr(backend, name, functools.partial(self._call, name, getattr(backend, name)))
-        backend.allocator, current = self._pool, self
-        watched = watch_draws(self._draw)
+        current, watched = self, watch_draws(self._draw)
         try:
             yield self.recording
         finally:
             watch_draws(watched)
-            backend.allocator, current = pool, None
+            current = None
             for name in names:
                 delattr(backend, name)
-        self._end_segment()
-        self.recording.kept.append(self._pool)
 
     # What others add
 
     def call(self, function: Callable[[], Any]) -> None:
         """Run a function of Python at this place of every replay, such as a check of values."""
-        self._end_segment()
-        self.recording.segments.append(function)
+        raise NotImplementedError
 
     def around(self, before: Callable[[], bool], after: Callable[[], None]) -> None:
         """Ask `before` each replay whether it still fits, and tell `after` when it is done."""
@@ -157,18 +159,79 @@ class Recorder:
             self.recording.draws.append(Draw(generator, stream, key))
 
     def _call(self, name: str, method: Callable[..., Any], *args: Any, **named: Any) -> Any:
-        """Run a method of the backend and note it."""
+        """Run a method of the backend and note it; one inside another is part of that."""
         if self._inside or threading.get_ident() != self._thread:
             return method(*args, **named)
-        launches: list[Any] = []
         self._inside = True
         try:
-            with self._backend.note_launches(launches):
-                result = method(*args, **named)
+            return self._note(name, method, args, named)
         finally:
             self._inside = False
-        if name == READING:
-            self.refuse("it reads numbers on the host, by .item(), .numpy() or a comparison")
+
+    def _note(
+        self, name: str, method: Callable[..., Any], args: tuple[Any, ...], named: dict[str, Any]
+    ) -> Any:
+        raise NotImplementedError
+
+    def _note_changes(self, name: str, args: tuple[Any, ...], named: dict[str, Any]) -> list[Array]:
+        """Return the arrays that a call changes, those from outside noted as the state."""
+        changed = _changed(name, args, named)
+        known = {(self._address(a), a.nbytes) for a in self.recording.written}
+        for array in changed:
+            if (self._address(array), array.nbytes) not in known and not self._is_inner(array):
+                self.recording.written.append(array)
+        return changed
+
+    def _address(self, array: Array) -> int:
+        raise NotImplementedError
+
+    def _is_inner(self, array: Array) -> bool:
+        """Return whether an array was made while recording."""
+        raise NotImplementedError
+
+
+class LaunchRecorder(Recorder):
+    """Notes launches and calls on the CPU, which are done as well."""
+
+    def __init__(self, backend: Backend) -> None:
+        super().__init__(backend)
+        self._pool = PoolAllocator(pooled_bytes=0)
+        self._entries: list[Any] = []
+        """Launches, and what can stand among them, since the last call of Python."""
+        self._made: dict[int, Any] = {}
+        """The objects that own the memory of arrays made on the way, by their ids."""
+
+    @contextmanager
+    def recording_all(self) -> Iterator[Recording]:
+        """Note everything inside the block."""
+        pool, self._backend.allocator = self._backend.allocator, self._pool
+        try:
+            with super().recording_all() as recording:
+                yield recording
+        finally:
+            self._backend.allocator = pool
+        self._end_segment()
+        self.recording.kept.append(self._pool)
+
+    def call(self, function: Callable[[], Any]) -> None:
+        """Run a function of Python at this place of every replay, such as a check of values."""
+        self._end_segment()
+        self.recording.segments.append(function)
+
+    def _address(self, array: Array) -> int:
+        return int(array.ctypes.data)
+
+    def _is_inner(self, array: Array) -> bool:
+        return id(_owner(array)) in self._made or self._pool.lent(array)
+
+    def _note(
+        self, name: str, method: Callable[..., Any], args: tuple[Any, ...], named: dict[str, Any]
+    ) -> Any:
+        launches: list[Any] = []
+        with self._backend.note_launches(launches):
+            result = method(*args, **named)
+        if name == "to_numpy":
+            self.refuse(READS)
             return result
         if isinstance(
             result, np.generic
@@ -179,8 +242,7 @@ class Recorder:
         for array in made:
             if not self._pool.lent(array):
                 self._made[id(_owner(array))] = _owner(array)
-        changed = _changed(name, args, named)
-        self._note_changes(changed)
+        changed = self._note_changes(name, args, named)
         if name in CONSTANT:
             self.recording.kept.extend(made)
         elif launches and self._repeats_by_launches(name):
@@ -224,13 +286,6 @@ class Recorder:
         for array in (*args, *results):
             if isinstance(array, np.ndarray) and not self._pool.lent(array):
                 self.recording.kept.append(array)
-
-    def _note_changes(self, arrays: Sequence[Array]) -> None:
-        known = {(a.ctypes.data, a.nbytes) for a in self.recording.written}
-        for array in arrays:
-            outside = id(_owner(array)) not in self._made and not self._pool.lent(array)
-            if outside and (array.ctypes.data, array.nbytes) not in known:
-                self.recording.written.append(array)
 
     def _end_segment(self) -> None:
         if self._entries:

@@ -9,9 +9,10 @@
         return loss
 
 The first call runs as it stands, the second is recorded, the third runs both ways and every byte is
-compared; from the fourth on only the recording runs: no tape, no dispatch, no allocation. Recording works
-because whatever changes from step to step lies in arrays that stay where they are: parameters, state,
-learning rate, step counts, the keys of random draws.
+compared; from the fourth on only the recording runs: no tape, no dispatch, no allocation. (On a GPU
+two calls come before the one that is recorded, as a CUDA graph.) Recording works because whatever
+changes from step to step lies in arrays that stay where they are: parameters, state, learning rate,
+step counts, the keys of random draws.
 """
 
 from __future__ import annotations
@@ -85,6 +86,8 @@ class CapturedStep:
 
     def _forget(self) -> None:
         self._kind: Kind | None = None
+        self._recorder: Recorder | None = None
+        self._warmed = 0
         self._recording: Recording | None = None
         self._verified = False
 
@@ -122,35 +125,44 @@ class CapturedStep:
 
     def _begin(self, args: tuple[Any, ...], backend: Backend, kind: Kind) -> Any:
         """Do the step as it stands, or, the second time, while it is recorded."""
-        if backend.device != "cpu":
-            self._refuse(f"the {backend.name} backend has no capture yet")
-        elif any(isinstance(a, Tensor) and a.requires_grad for a in args):
+        if any(isinstance(a, Tensor) and a.requires_grad for a in args):
             self._refuse("an argument requires a gradient")
-        elif kind == self._kind:
-            return self._record(args, backend)
-        self._kind = kind  # the first call: kernels compile, buffers are laid out
-        return self.step(*args)
+            return self.step(*args)
+        if kind != self._kind or self._recorder is None:
+            self._forget()
+            self._kind, self._recorder = kind, backend.recorder()
+        if self._warmed == self._recorder.WARM_CALLS:
+            return self._record(args, backend, self._recorder)
+        self._warmed += 1
+        with self._recorder.warming():
+            result = self.step(*args)
+        return _own(result)
 
     # Recording
 
-    def _record(self, args: tuple[Any, ...], backend: Backend) -> Any:
+    def _record(self, args: tuple[Any, ...], backend: Backend, recorder: Recorder) -> Any:
         self._args = tuple(
             Tensor._wrap(backend.copy(a.data), backend) if isinstance(a, Tensor) else a
             for a in args
         )
-        with Recorder(backend).recording_all() as recording:
+        result: Any = None
+        with recorder.recording_all() as recording:
             result = self.step(*self._args)
-            results = result if isinstance(result, tuple) else (result,)
-            for one in results:
+            for one in result if isinstance(result, tuple) else (result,):
                 if one is not None and not isinstance(one, Tensor):
-                    recording.refusal = f"it returns {type(one).__name__}, not a tensor"
+                    recorder.refuse(f"it returns {type(one).__name__}, not a tensor")
+        if recording.refusal is not None:
+            if not recording.done:
+                for draw in reversed(recording.draws):
+                    draw.generator.counter -= 1
+                result = self.step(*args)
+            self._refuse(recording.refusal)
+            return result
+        results = result if isinstance(result, tuple) else (result,)
         self._is_tuple = isinstance(result, tuple)
         self._outputs = [None if t is None else t.data for t in results]
         self._backend = backend
         self._recording = recording
-        if recording.refusal is not None:
-            self._refuse(recording.refusal)
-            return result
         return self._results()
 
     def _load(self, args: tuple[Any, ...]) -> None:
@@ -207,6 +219,15 @@ class CapturedStep:
             warnings.warn(f"{text} It runs as it stands.", CaptureWarning, stacklevel=5)
         else:
             raise CaptureError(f"{text} Take that out of it, or pass fallback=True.")
+
+
+def _own(result: Any) -> Any:
+    """Return copies of a step's results, for whoever called it."""
+    if isinstance(result, tuple):
+        return tuple(_own(one) for one in result)
+    if not isinstance(result, Tensor):
+        return result
+    return Tensor._wrap(result.backend.copy(result.data), result.backend)
 
 
 def _kind(args: tuple[Any, ...], backend: Backend) -> Kind:

@@ -69,3 +69,15 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     yield importlib.import_module("cupy")
     for name in imported():
         del sys.modules[name]
+
+
+@pytest.fixture
+def cupy_backend(stand_in: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """The cupy backend over the emulator's stand-in, which refuses hidden copies to the host."""
+    monkeypatch.setattr(stand_in._streams.machine, "refuse_implicit_reads", True)
+    monkeypatch.delitem(sys.modules, "trine.backends.cupy_backend", raising=False)
+    monkeypatch.setattr(backends, "_instances", dict(backends._instances))
+    monkeypatch.setattr(backends, "_probes", {"cupy": backends.Probe(True, "stand-in")})
+    backends._instances.pop("cupy", None)
+    yield backends.get_backend("cupy")
+    sys.modules.pop("trine.backends.cupy_backend", None)

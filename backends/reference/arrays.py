@@ -54,6 +54,10 @@ class ArrayOps:
         """Return a Philox key array (`trine.random`) on this backend."""
         return key
 
+    def refill_key(self, key: Array, words: npt.NDArray[np.uint32]) -> None:
+        """Write another draw's words into a key array."""
+        key[...] = words
+
     def to_numpy(self, x: Array) -> npt.NDArray[Any]:
         """Return an array as a NumPy array; on the CPU it shares memory."""
         result: npt.NDArray[Any] = x

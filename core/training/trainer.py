@@ -51,7 +51,7 @@ class Trainer:
     fallback from a kernel on the reference is an error.
 
     capture: "on" records the step and replays it (`trine.capture`; a CaptureError says why that
-    cannot be), "auto" does so where it can: on the CPU, for models without hooks. Only for models
+    cannot be), "auto" does so where it can, for models without hooks. Only for models
     and losses in which Python does the same in every step.
 
     NaN or Inf stops before the update: DivergenceError names the layer, and snapshot.safetensors
@@ -434,10 +434,8 @@ class Trainer:
 
     def _captured(self) -> Callable[..., Tensor]:
         """Return the update as a captured step, or as it stands where "auto" cannot capture it."""
-        if self.capture == "auto":
-            hooks = any(module.has_hooks for module in self.model.modules())
-            if hooks or self.backend.device != "cpu":
-                return self._update
+        if self.capture == "auto" and any(module.has_hooks for module in self.model.modules()):
+            return self._update
         step: Callable[..., Tensor] = trine.capture(self._update, fallback=self.capture == "auto")
         return step
 

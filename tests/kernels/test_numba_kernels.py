@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from trine.backends import Backend, get_backend
-from trine.backends.recording import Recorder
+from trine.backends.recording import LaunchRecorder
 from trine.kernels import registry
 from trine.kernels.numba import jit
 
@@ -569,7 +569,7 @@ def test_a_recorded_kernel_repeats_on_other_numbers(op: str) -> None:
         for entry in registry.kernels(op, "numba"):
             registry.prefer(op, entry.name)
             arrays = call.in_dtype("float32")
-            with Recorder(backend).recording_all() as recording:
+            with LaunchRecorder(backend).recording_all() as recording:
                 found = run(backend, call, arrays)
             other = [_other_numbers(a) for a in call.in_dtype("float32")]
             expected = run(backend, call, [None if a is None else a.copy() for a in other])
