@@ -149,7 +149,7 @@ def make_cuda_launch(
             "with cuda_kernel."
         )
     source = cuda.path.read_text()
-    signatures = {cuda.function: parse_signature(source, cuda.function)}
+    signatures = {name: parse_signature(source, name) for name in cuda.functions}
     compiled: dict[str, Any] = {}
     names = entry.parameters
     takes_all = "call" in names
@@ -157,7 +157,10 @@ def make_cuda_launch(
     def run(launch: Launch, dtype: str, memory: dict[int, Any]) -> None:
         function = launch.function or cuda.function
         if function not in signatures:
-            signatures[function] = parse_signature(source, function)
+            raise ValueError(
+                f"[{entry.op}.{entry.name}] expected a launch of {', '.join(signatures)}, got "
+                f"{function}. List it in cuda_kernel(function=...)."
+            )
         given = []
         for value in launch.arguments:
             if isinstance(value, Scratch):

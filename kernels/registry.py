@@ -14,7 +14,7 @@ from __future__ import annotations
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,9 +30,16 @@ class CudaSource:
     """Where a CUDA kernel's code lies and how it is launched."""
 
     path: Path
-    function: str
+    functions: tuple[str, ...]
+    """Every kernel that a call may launch, by name expressions in which {T} is the float type; the
+    first is launched where a launch names none."""
     launch: Callable[..., Any]
     options: tuple[str, ...] = ()
+
+    @property
+    def function(self) -> str:
+        """The kernel that is launched where a launch names none."""
+        return self.functions[0]
 
 
 @dataclass(frozen=True)
@@ -157,7 +164,7 @@ def cuda_kernel(
     *,
     name: str,
     source: str | Path,
-    function: str,
+    function: str | Sequence[str],
     launch: Callable[..., Any],
     dtypes: tuple[str, ...] = KERNEL_DTYPES,
     supports: Callable[..., bool] | None = None,
@@ -171,10 +178,12 @@ def cuda_kernel(
     `source` is relative to the file that calls. `launch(**call)` receives the op's arrays,
     attributes and outputs by name and returns a `trine.kernels.cuda.launch.Launch` or several: the
     grid, the block and the kernel's arguments, whose scalars are converted to the types that the
-    `.cu` declares. Where "{T}" stands in a function's name the call's float type is put.
+    `.cu` declares. Where "{T}" stands in a function's name the call's float type is put. Where calls
+    launch several kernels `function` lists them all.
 
     Raises FileNotFoundError if the source is missing.
     """
+    functions = (function,) if isinstance(function, str) else tuple(function)
     caller = Path(inspect.stack()[1].filename).parent
     path = Path(source) if Path(source).is_absolute() else caller / source
     if not path.is_file():
@@ -194,7 +203,7 @@ def cuda_kernel(
             priority=priority,
             deterministic=deterministic,
             user=_loading_user_file,
-            cuda=CudaSource(path, function, launch, options),
+            cuda=CudaSource(path, functions, launch, options),
             flops=flops,
         )
     )

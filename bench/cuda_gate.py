@@ -1,0 +1,234 @@
+"""The CUDA kernels compiled for real GPUs, without one: registers, shared memory, and no spills.
+
+    python -m trine.bench.cuda_gate --out bench/results/cuda-kernels.md
+
+NVRTC, from the package `nvidia-cuda-nvrtc`, is the compiler that CuPy uses; its version here decides
+the registers. Every kernel that is registered is compiled for every architecture with CuPy's options.
+What g++ accepts and NVRTC does not (INFINITY, host headers) shows here, and so do kernels that keep
+arrays in local memory: a spill or a stack frame is an error.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from trine.atomic import make_folder, write_text
+from trine.errors import BackendError
+from trine.kernels import cuda, registry
+
+ARCHITECTURES = (75, 80, 90, 100)
+TYPES = ("float", "double")
+OPTIONS = (
+    "--std=c++17", "-ftz=true", "--device-as-default-execution-space", "--ptxas-options=-v",
+)  # fmt: skip
+"""CuPy's, and that the assembler tells what a kernel takes."""
+INCLUDE = Path(cuda.__file__).parent / "include"
+ENTRY = re.compile(
+    r"Compiling entry function '(?P<name>\S+)' for '\S+'"
+    r"|(?P<stack>\d+) bytes stack frame, (?P<stores>\d+) bytes spill stores, "
+    r"(?P<loads>\d+) bytes spill loads"
+    r"|Used (?P<registers>\d+) registers(?P<rest>[^\n]*)"
+)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file and the kernels in it that are launched."""
+
+    path: Path
+    options: tuple[str, ...]
+    expressions: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """What one kernel takes on one architecture."""
+
+    file: str
+    kernel: str
+    architecture: int
+    registers: int
+    shared_bytes: int
+    stack_bytes: int
+    spill_bytes: int
+
+
+def sources() -> list[Source]:
+    """Return every source of the package with its kernels, in both float types."""
+    found: dict[tuple[Path, tuple[str, ...]], dict[str, None]] = {}
+    for entry in registry.all_kernels():
+        if entry.cuda is None or entry.user:
+            continue
+        names = found.setdefault((entry.cuda.path, entry.cuda.options), {})
+        for function in entry.cuda.functions:
+            for kind in TYPES if "{T}" in function else ("",):
+                names[function.replace("{T}", kind)] = None
+    return [Source(path, options, tuple(names)) for (path, options), names in sorted(found.items())]
+
+
+class Nvrtc:
+    """The few functions of NVRTC that are needed."""
+
+    def __init__(self, path: Path) -> None:
+        self._library = ctypes.CDLL(str(path))
+        self._library.nvrtcGetErrorString.restype = ctypes.c_char_p
+
+    def _ask(self, name: str, *args: Any) -> int:
+        return int(getattr(self._library, name)(*args))
+
+    def _text(self, program: ctypes.c_void_p, what: str) -> str:
+        size = ctypes.c_size_t()
+        self._ask(f"nvrtcGet{what}Size", program, ctypes.byref(size))
+        buffer = ctypes.create_string_buffer(size.value)
+        self._ask(f"nvrtcGet{what}", program, buffer)
+        return buffer.value.decode(errors="replace")
+
+    def version(self) -> str:
+        """Return the version, e.g. "13.0"."""
+        major, minor = ctypes.c_int(), ctypes.c_int()
+        self._ask("nvrtcVersion", ctypes.byref(major), ctypes.byref(minor))
+        return f"{major.value}.{minor.value}"
+
+    def compile(self, source: Source, architecture: int) -> tuple[str, dict[str, str]]:
+        """Return the log, and the mangled name of each kernel.
+
+        Raises BackendError with the compiler's words if the source does not compile.
+        """
+        program = ctypes.c_void_p()
+        code = source.path.read_bytes()
+        name = source.path.name.encode()
+        self._ask("nvrtcCreateProgram", ctypes.byref(program), code, name, 0, None, None)
+        try:
+            for expression in source.expressions:
+                self._ask("nvrtcAddNameExpression", program, expression.encode())
+            words = [*OPTIONS, f"-arch=sm_{architecture}", f"-I{INCLUDE}", *source.options]
+            options = (ctypes.c_char_p * len(words))(*(word.encode() for word in words))
+            failed = self._ask("nvrtcCompileProgram", program, len(words), options)
+            log = self._text(program, "ProgramLog")
+            if failed:
+                raise BackendError(
+                    f"[cuda_gate] expected {source.path.name} to compile for sm_{architecture}, but "
+                    f"NVRTC says:\n{log}"
+                )
+            lowered = {}
+            for expression in source.expressions:
+                mangled = ctypes.c_char_p()
+                self._ask(
+                    "nvrtcGetLoweredName", program, expression.encode(), ctypes.byref(mangled)
+                )
+                lowered[(mangled.value or b"").decode()] = expression
+            return log, lowered
+        finally:
+            self._ask("nvrtcDestroyProgram", ctypes.byref(program))
+
+
+@lru_cache(maxsize=1)
+def library() -> Path | None:
+    """Return NVRTC's library from pip's package, if it is installed."""
+    spec = importlib.util.find_spec("nvidia")
+    for folder in spec.submodule_search_locations or () if spec is not None else ():
+        for path in sorted(Path(folder).rglob("libnvrtc.so.*")):
+            return path
+    return None
+
+
+def compile_all(nvrtc: Nvrtc) -> Iterator[Compiled]:
+    """Yield what each kernel takes on each architecture; raises BackendError as `compile` does."""
+    for source in sources():
+        for architecture in ARCHITECTURES:
+            log, lowered = nvrtc.compile(source, architecture)
+            seen = set()
+            for compiled in _read(log, lowered, source.path.name, architecture):
+                seen.add(compiled.kernel)
+                yield compiled
+            missing = set(source.expressions) - seen
+            if missing:
+                raise BackendError(
+                    f"[cuda_gate] expected the assembler's report on {', '.join(sorted(missing))} of "
+                    f"{source.path.name}, found none. Is it a __global__ function?"
+                )
+
+
+def _read(log: str, lowered: dict[str, str], file: str, architecture: int) -> Iterator[Compiled]:
+    name, stack, spill = "", 0, 0
+    for match in ENTRY.finditer(log):
+        if match["name"]:
+            name = match["name"]
+        elif match["stack"]:
+            stack, spill = int(match["stack"]), int(match["stores"]) + int(match["loads"])
+        elif name in lowered:
+            shared = re.search(r"(\d+) bytes smem", match["rest"])
+            shared_bytes = int(shared[1]) if shared else 0
+            yield Compiled(
+                file,
+                lowered[name],
+                architecture,
+                int(match["registers"]),
+                shared_bytes,
+                stack,
+                spill,
+            )
+
+
+def page(found: list[Compiled], version: str) -> str:
+    """Return the table as Markdown."""
+    lines = [
+        "# CUDA kernels, compiled",
+        "",
+        f"Made by `python -m trine.bench.cuda_gate` with NVRTC {version}, for sm_"
+        f"{', sm_'.join(map(str, ARCHITECTURES))}: registers a thread on each, static shared memory of a "
+        "block. No kernel spills or has a stack frame.",
+        "",
+        "| file | kernel | registers | shared bytes |",
+        "|---|---|---|---|",
+    ]
+    by_kernel: dict[tuple[str, str], list[Compiled]] = {}
+    for one in found:
+        by_kernel.setdefault((one.file, one.kernel), []).append(one)
+    for (file, kernel), rows in sorted(by_kernel.items()):
+        registers = " ".join(str(row.registers) for row in rows)
+        shared = max(row.shared_bytes for row in rows)
+        lines.append(f"| {file} | `{kernel}` | {registers} | {shared} |")
+    return "\n".join(lines) + "\n"
+
+
+def spilling(found: list[Compiled]) -> list[str]:
+    """Return a line for each kernel with a spill or a stack frame."""
+    return [
+        f"{one.file} {one.kernel} on sm_{one.architecture}: {one.stack_bytes} bytes of stack, "
+        f"{one.spill_bytes} bytes of spills"
+        for one in found
+        if one.stack_bytes or one.spill_bytes
+    ]
+
+
+def main(
+    out: Annotated[Path, typer.Option(help="Write the table here (Markdown).")],
+) -> None:
+    """Compile every CUDA kernel for every architecture and write what it takes."""
+    path = library()
+    if path is None:
+        raise BackendError(
+            "[cuda_gate] expected NVRTC, found none. Install it: pip install nvidia-cuda-nvrtc"
+        )
+    nvrtc = Nvrtc(path)
+    found = list(compile_all(nvrtc))
+    bad = spilling(found)
+    if bad:
+        raise BackendError("[cuda_gate] expected no spills, found:\n" + "\n".join(bad))
+    make_folder(out.parent)
+    write_text(out, page(found, nvrtc.version()))
+    typer.echo(f"{len(found)} compilations, written to {out}")
+
+
+if __name__ == "__main__":
+    typer.run(main)
