@@ -21,6 +21,7 @@ from trine.kernels.numba.simd import (
     VECTOR_BYTES,
     address,
     lanes,
+    move_vector,
     tile_of_steps,
     transpose,
 )
@@ -57,10 +58,13 @@ def _pack_panel(
         start = address(b) + first * depth * b.itemsize
         transpose(zero, b.itemsize, start, depth, columns, depth, address(out), own)
     else:
+        whole = columns // vector
         for k in range(depth):
-            source, target = b[k, first : first + columns], out[k]
-            for j in range(columns):
-                target[j] = source[j]
+            source, target = address(b) + (k * n + first) * b.itemsize, address(out[k])
+            for i in range(whole):
+                move_vector(zero, source + i * VECTOR_BYTES, target + i * VECTOR_BYTES)
+            for j in range(whole * vector, columns):
+                out[k, j] = b[k, first + j]
     if columns < own:
         for k in range(depth):
             target = out[k]
