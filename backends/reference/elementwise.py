@@ -29,7 +29,10 @@ class ElementwiseOps:
 
     def _arithmetic(self, function: Callable[..., Array], x: Array, y: Array) -> Array:
         """Return function(x, y); what is large lies in the pool, where no page is fresh."""
-        if max(x.nbytes, y.nbytes) < POOLED_BYTES or x.dtype.kind != "f" or x.dtype != y.dtype:
+        sizes = getattr(x, "nbytes", 0), getattr(y, "nbytes", 0)  # a Python number has none
+        if max(sizes) < POOLED_BYTES or min(sizes) == 0:
+            return function(x, y)
+        if x.dtype.kind != "f" or x.dtype != y.dtype:
             return function(x, y)
         return function(x, y, out=self.empty(np.broadcast_shapes(x.shape, y.shape), x.dtype))
 
