@@ -124,16 +124,18 @@ def _weight_gradients(
 @inner
 def _at(x: Array, row: int, width: int) -> int:
     """Return the address of a row so many elements wide."""
-    return address(x) + row * width * x.itemsize
+    start: int = address(x)
+    return start + row * width * x.itemsize
 
 
 @inner
 def _state_at(t: int, row: int, end: int, states: Array, first: Array) -> int:
     """Return the address of one sequence's state after step t, the first one if t is none of it."""
     _, batch, units = states.shape
+    place: int = _at(first, row, units)
     if 0 <= t < end:
-        return _at(states, t * batch + row, units)
-    return _at(first, row, units)
+        place = _at(states, t * batch + row, units)
+    return place
 
 
 @inner
