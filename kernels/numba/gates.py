@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from trine.kernels.numba.native import Library
-from trine.kernels.numba.simd import Vectors
+from trine.kernels.numba.simd import Vectors, number
 from trine.kernels.numba.vector_loops import constant, logistic, over_run, tanh_ratio
 
 LIBRARY = Library("gates")
@@ -46,15 +46,11 @@ def _emit_rnn_cell(b: Any, element: Any, relu: Any, units: Any, bias: Any, z: An
 
         over_run(v, units, places, [v.pointer(z), v.pointer(h)], body, unroll=1)
 
-    with b.if_else(b.icmp_signed("!=", relu, _nothing(relu))) as (rectified, otherwise):
+    with b.if_else(b.icmp_signed("!=", relu, number(0))) as (rectified, otherwise):
         with rectified:
             run(lambda value: v.at_least(value, v.zero))
         with otherwise:
             run(lambda value: tanh_ratio(v, value))
-
-
-def _nothing(x: Any) -> Any:
-    return x.type(0)
 
 
 def _emit_rnn_cell_back(
@@ -74,7 +70,7 @@ def _emit_rnn_cell_back(
 
         over_run(v, units, sources, targets, body, unroll=1)
 
-    with b.if_else(b.icmp_signed("!=", relu, _nothing(relu))) as (rectified, otherwise):
+    with b.if_else(b.icmp_signed("!=", relu, number(0))) as (rectified, otherwise):
         with rectified:
             run(lambda d, y: b.select(b.fcmp_ordered(">", y, v.zero), d, v.zero))
         with otherwise:
