@@ -6,10 +6,12 @@ NaN goes through every function, also maximum and minimum.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from trine.backends.allocator import POOLED_BYTES
 from trine.backends.op import op
 from trine.backends.reference import rules
 from trine.dtypes import Array, DType
@@ -20,25 +22,39 @@ class ElementwiseOps:
 
     xp: Any
 
+    if TYPE_CHECKING:
+
+        def empty(self, shape: tuple[int, ...], dtype: DType) -> Array:
+            """Return an uninitialised array of the backend's own memory."""
+
+    def _arithmetic(self, function: Callable[..., Array], x: Array, y: Array) -> Array:
+        """Return function(x, y); what is large lies in the pool, where no page is fresh."""
+        sizes = getattr(x, "nbytes", 0), getattr(y, "nbytes", 0)  # a Python number has none
+        if max(sizes) < POOLED_BYTES or min(sizes) == 0:
+            return function(x, y)
+        if x.dtype.kind != "f" or x.dtype != y.dtype:
+            return function(x, y)
+        return function(x, y, out=self.empty(np.broadcast_shapes(x.shape, y.shape), x.dtype))
+
     @op(outputs=rules.binary)
     def add(self, x: Array, y: Array) -> Array:
         """x + y."""
-        return self.xp.add(x, y)
+        return self._arithmetic(self.xp.add, x, y)
 
     @op(outputs=rules.binary)
     def sub(self, x: Array, y: Array) -> Array:
         """x - y."""
-        return self.xp.subtract(x, y)
+        return self._arithmetic(self.xp.subtract, x, y)
 
     @op(outputs=rules.binary)
     def mul(self, x: Array, y: Array) -> Array:
         """x * y, the Hadamard product."""
-        return self.xp.multiply(x, y)
+        return self._arithmetic(self.xp.multiply, x, y)
 
     @op(outputs=rules.binary)
     def div(self, x: Array, y: Array) -> Array:
         """x / y; by IEEE rules where y = 0."""
-        return self.xp.true_divide(x, y)
+        return self._arithmetic(self.xp.true_divide, x, y)
 
     @op(outputs=rules.binary)
     def floor_div(self, x: Array, y: Array) -> Array:

@@ -21,6 +21,7 @@ from trine.kernels.numba.simd import (
     VECTOR_BYTES,
     address,
     lanes,
+    move_vector,
     tile_of_steps,
     transpose,
 )
@@ -36,35 +37,59 @@ GRAIN = 1 << 20
 
 
 @inner
+def panel_start(p: int, count: int, n: int, vector: int) -> int:
+    """Return the first column of panel p of `count`: all are about equally many vectors wide."""
+    vectors = (n + vector - 1) // vector
+    return p * vectors // count * vector
+
+
+@inner
 def _pack_panel(
-    item: int, b: Array, transposed: bool, n: int, depth: int, width: int, panels: Array
+    item: int, b: Array, transposed: bool, n: int, depth: int, count: int, panels: Array
 ) -> None:
     """Bring the columns of one panel of b (K, N), or of its transpose, side by side."""
     zero = b.dtype.type(0)
     vector = VECTOR_BYTES // b.itemsize
-    first = item * width
-    count = min(width, n - first)
-    own = (count + vector - 1) // vector * vector
+    first = panel_start(item, count, n, vector)
+    own = panel_start(item + 1, count, n, vector) - first
+    columns = min(own, n - first)
     out = panels[first * depth : (first + own) * depth].reshape(depth, own)
     if transposed:
         start = address(b) + first * depth * b.itemsize
-        transpose(zero, b.itemsize, start, depth, count, depth, address(out), own)
+        transpose(zero, b.itemsize, start, depth, columns, depth, address(out), own)
     else:
+        whole = columns // vector
         for k in range(depth):
-            source, target = b[k, first : first + count], out[k]
-            for j in range(count):
-                target[j] = source[j]
-    if count < own:
+            source, target = address(b) + (k * n + first) * b.itemsize, address(out[k])
+            for i in range(whole):
+                move_vector(zero, source + i * VECTOR_BYTES, target + i * VECTOR_BYTES)
+            for j in range(whole * vector, columns):
+                out[k, j] = b[k, first + j]
+    if columns < own:
         for k in range(depth):
             target = out[k]
-            for j in range(count, own):
+            for j in range(columns, own):
                 target[j] = zero
 
 
-@spread(grain=GRAIN)
+@spread()
 def _pack_panels(pool: int, threads: int, items: int, *args: Any) -> None:
     """Pack every panel."""
     each(_pack_panel, pool, threads, items, args)
+
+
+def panels_of(b: Array, transposed: bool, most: int = MOST_VECTORS) -> tuple[Array, int]:
+    """Return b (K, N), or its transpose, in panels of at most `most` vectors, and their number.
+
+    They lie behind one another in scratch memory that lasts until the next call.
+    """
+    depth, n = b.shape[::-1] if transposed else b.shape
+    vector = lanes(b.itemsize)
+    vectors = -(-n // vector)
+    panels = scratch("panels", max(1, vectors * vector * depth), b.dtype)
+    count = -(-vectors // most)
+    _pack_panels(n * depth, count, b, transposed, n, depth, count, panels)
+    return panels, count
 
 
 @inner
@@ -89,7 +114,7 @@ def _rectify(start: int, stop: int, left: int, right: int, out: Array) -> None:
 
 @inner
 def _multiply_piece(
-    item: int, a: Array, bias: Array, rectify: bool, width: int, group: int, groups: int,
+    item: int, a: Array, bias: Array, rectify: bool, count: int, group: int, groups: int,
     panels: Array, row_tables: Array, tiles: Array, out: Array,
 ) -> None:  # fmt: skip
     """out (M, N) = max(0, a b + bias), or the sum itself, for PIECE rows and `group` panels."""
@@ -100,17 +125,20 @@ def _multiply_piece(
     piece, part = item // groups, item % groups
     rows, tile = row_tables[item], tiles[item]
     start, stop = piece * PIECE, min(m, (piece + 1) * PIECE)
-    left, right = part * group * width, min(n, (part + 1) * group * width)
+    last = min(count, (part + 1) * group)
+    left = panel_start(part * group, count, n, vector)
+    right = min(n, panel_start(last, count, n, vector))
     if bias.size:
         _begin_with(bias[left:right], start, stop, left, out)
-    for first in range(left, right, width):
-        columns = min(width, n - first)
-        own = (columns + vector - 1) // vector * vector
+    for p in range(part * group, last):
+        first = panel_start(p, count, n, vector)
+        own = panel_start(p + 1, count, n, vector) - first
+        columns = min(own, n - first)
         for i in range(start, stop, ROWS):
             for g in range(ROWS):
                 rows[g] = min(i + g, m - 1) * depth  # rows beyond the last repeat it
             whole = columns == own and i + ROWS <= m
-            place, step, add = address(tile), width, 0
+            place, step, add = address(tile), tile.shape[1], 0
             if whole:
                 place, step, add = address(out) + (i * n + first) * a.itemsize, n, bias.size
             tile_of_steps(
@@ -143,7 +171,7 @@ def _transpose_block(item: int, x: Array, out: Array) -> None:
     )  # fmt: skip
 
 
-@spread(grain=GRAIN)
+@spread()
 def _transposed(pool: int, threads: int, items: int, *args: Any) -> None:
     """Transpose every block."""
     each(_transpose_block, pool, threads, items, args)
@@ -174,20 +202,17 @@ def multiply(
     if trans_a:
         a = transposed(a)
     depth = a.shape[1]
-    vector = lanes(a.itemsize)
-    width = MOST_VECTORS * vector
-    panels = scratch("panels", max(1, -(-n // vector) * vector * depth), a.dtype)
-    count = -(-n // width)
-    _pack_panels(n * depth, count, b, trans_b, n, depth, width, panels)
+    panels, count = panels_of(b, trans_b)
     pieces = -(-m // PIECE)
     group = max(1, min(count, pieces * count // (PIECES_A_THREAD * threads.count)))
     groups = -(-count // group)
     items = pieces * groups
     rows = scratch("rows", items * ROWS, INT64)[: items * ROWS].reshape(items, ROWS)
+    width = MOST_VECTORS * lanes(a.itemsize)
     size = items * ROWS * width
     tiles = scratch("tiles", size, a.dtype)[:size].reshape(items, ROWS, width)
     _multiply(
-        m * n * depth, items, a, added, activation == RELU, width, group, groups, panels, rows,
+        m * n * depth, items, a, added, activation == RELU, count, group, groups, panels, rows,
         tiles, out,
     )  # fmt: skip
 

@@ -27,12 +27,6 @@ E3, E4, E5 = f32(4.1665795894e-2), f32(1.6666665459e-1), f32(5.0000001201e-1)
 T0, T1, T2 = f32(-5.70498872745e-3), f32(2.06390887954e-2), f32(-5.37397155531e-2)
 T3, T4 = f32(1.33314422036e-1), f32(-3.33332819422e-1)
 TANH_SMALL = f32(0.625)
-Q_TOP = f32(9.0)  # beyond, tanh is 1
-P1, P3, P5 = f32(4.89352455891786e-03), f32(6.37261928875436e-04), f32(1.48572235717979e-05)
-P7, P9 = f32(5.12229709037114e-08), f32(-8.60467152213735e-11)
-P11, P13 = f32(2.00018790482477e-13), f32(-2.76076847742355e-16)
-Q0, Q2 = f32(4.89352518554385e-03), f32(2.26843463243900e-03)
-Q4, Q6 = f32(1.18534705686654e-04), f32(1.19825839466702e-06)
 ROUNDER = f32(1.5 * 2**23)
 """Added to a small number it rounds it, and leaves the whole number in the lowest bits."""
 FLUSHED = f32(-87.0)
@@ -81,18 +75,6 @@ def _tanh_float32(x: Any) -> Any:
     return small if size < TANH_SMALL else (large if x > f32(0) else -large)
 
 
-@helper(fastmath=FAST)
-def _tanh_ratio_float32(x: Any) -> Any:
-    """A ratio of polynomials (Eigen's), 4 ulp: less work than `tanh`."""
-    x = Q_TOP if x > Q_TOP else x  # NaN passes through
-    x = -Q_TOP if x < -Q_TOP else x
-    z = x * x
-    p = ((((((P13 * z + P11) * z + P9) * z + P7) * z + P5) * z + P3) * z + P1) * x
-    y = p / (((Q6 * z + Q4) * z + Q2) * z + Q0)
-    y = ONE if y > ONE else y
-    return -ONE if y < -ONE else y
-
-
 def exp(x: Any) -> Any:
     """Stand for e^x in kernels; the overload below chooses by type."""
     return math.exp(x)
@@ -123,15 +105,9 @@ def _by_type(stand_in: Any, for_float32: Any, otherwise: Any) -> None:
     overload(stand_in, jit_options={**COMMON, "fastmath": FAST})(choose)
 
 
-def tanh_ratio(x: Any) -> Any:
-    """Stand for tanh x in kernels whose time it is; the overload chooses by type."""
-    return math.tanh(x)
-
-
 _by_type(exp, _exp_float32, math.exp)
 _by_type(exp_low, _exp_low_float32, math.exp)
 _by_type(tanh, _tanh_float32, math.tanh)
-_by_type(tanh_ratio, _tanh_ratio_float32, math.tanh)
 
 
 @helper(fastmath=FAST)

@@ -9,40 +9,30 @@ and `grad_c0`) hold the running states.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
-from numba import prange
 
 from trine.dtypes import Array
 from trine.kernels.numba.gates import (
-    act_error,
-    add,
-    add_product,
-    add_to,
-    candidate_error,
-    clear,
-    copy,
-    gated_tanh,
-    logistic_error,
-    logistic_of_sum,
-    mix,
-    relu_of_sum,
-    scale,
-    tanh_error,
-    tanh_of,
-    tanh_of_sum,
-    through_tanh,
-    update_error,
+    gru_cell,
+    gru_cell_back,
+    lstm_cell,
+    lstm_cell_back,
+    rnn_cell,
+    rnn_cell_back,
 )
-from trine.kernels.numba.gemm import multiply, transposed
-from trine.kernels.numba.jit import helper, parallel, scratch, threads
+from trine.kernels.numba.gemm import INT64, multiply, panels_of, transposed
+from trine.kernels.numba.jit import scratch, threads
 from trine.kernels.numba.row_product import (
     TILE_ROWS,
+    VECTORS,
     alive_rows,
     multiply_rows,
-    pack_panel,
-    panels_for,
+    row_starts,
 )
+from trine.kernels.numba.simd import address, lanes
+from trine.kernels.numba.spread import each, inner, spread
 from trine.kernels.registry import kernel
 
 GRAIN = 1 << 17
@@ -57,17 +47,23 @@ def _flat(x: Array) -> Array:
     return x.reshape(x.shape[0] * x.shape[1], x.shape[2])
 
 
+def _is_over(x: Array, lengths: Array) -> Array:
+    """Return where in (T, N, 1) a sequence has ended."""
+    return (np.arange(x.shape[0])[:, None] >= lengths)[:, :, None]
+
+
 def _padded(x: Array, lengths: Array | None) -> Array:
     """Return x with zeros beyond each sequence's length."""
     if lengths is None:
         return x
-    alive = np.arange(x.shape[0])[:, None] < lengths
-    return np.where(alive[:, :, None], x, x.dtype.type(0))
+    return np.where(_is_over(x, lengths), x.dtype.type(0), x)
 
 
-def _ends(lengths: Array | None) -> Array:
-    """Return an empty vector for None, so that Numba sees one type."""
-    return np.empty(0, np.int64) if lengths is None else lengths
+def _end(lengths: Array | None, *arrays: Array) -> None:
+    """Write zeros beyond each sequence's length, where no step comes."""
+    if lengths is not None:
+        for x in arrays:
+            np.copyto(x, 0, where=_is_over(x, lengths))
 
 
 def _bias(rows: int, like: Array, *biases: Array | None) -> Array:
@@ -99,6 +95,18 @@ def _block(batch: int) -> int:
     return max(1, -(-tiles // threads.count)) * TILE_ROWS
 
 
+def _blocks(w_hh: Array, transposed: bool, batch: int, lengths: Array | None) -> tuple[Any, ...]:
+    """Return how many blocks there are, then what each needs of W_hh, the lengths and scratch."""
+    panels, count = panels_of(w_hh, transposed, VECTORS)
+    block = _block(batch)
+    blocks = -(-batch // block)
+    tables = scratch("recurrent rows", 4 * blocks * block, INT64)[: 4 * blocks * block]
+    width = VECTORS * lanes(w_hh.itemsize)
+    edges = _scratch("edges", (blocks, TILE_ROWS, width), w_hh)
+    ends = np.empty(0, np.int64) if lengths is None else lengths
+    return blocks, panels, count, ends, tables.reshape(blocks, 4, block), edges
+
+
 def _weight_gradients(
     dz: Array, x: Array, lengths: Array | None, w_ih: Array, dz_h: Array, before: Array,
     grad_x: Array, grad_w_ih: Array, grad_w_hh: Array,
@@ -113,50 +121,67 @@ def _weight_gradients(
     multiply(turned, False, _flat(before), False, None, 0, grad_w_hh)
 
 
-@helper
-def _keep_before(
-    t: int, row: int, reverse: bool, out: Array, first: Array, lengths: Array, before: Array
-) -> None:
-    """before[t, row] = the hidden state before step t."""
-    u = t + 1 if reverse else t - 1
-    inside = u >= 0 and u < out.shape[0] and (lengths.size == 0 or u < lengths[row])
-    copy(out[u, row] if inside else first[row], before[t, row])
+@inner
+def _at(x: Array, row: int, width: int) -> int:
+    """Return the address of a row so many elements wide."""
+    start: int = address(x)
+    return start + row * width * x.itemsize
+
+
+@inner
+def _state_at(t: int, row: int, end: int, states: Array, first: Array) -> int:
+    """Return the address of one sequence's state after step t, the first one if t is none of it."""
+    _, batch, units = states.shape
+    place: int = _at(first, row, units)
+    if 0 <= t < end:
+        place = _at(states, t * batch + row, units)
+    return place
+
+
+@inner
+def _multiply_step(
+    a: Array, a_offset: int, out: Array, out_offset: int, alive: int, add: bool, panels: Array,
+    count: int, table: Array, edge: Array,
+) -> None:  # fmt: skip
+    """Multiply the rows that go on with the panels; they lie so many rows into a and out."""
+    depth, columns = a.shape[-1], out.shape[-1]
+    rows, a_starts, out_starts, edge_starts = table[0], table[1], table[2], table[3]
+    row_starts(rows, alive, a_offset, depth, a_starts)
+    row_starts(rows, alive, out_offset, columns, out_starts)
+    for g in range(TILE_ROWS):
+        edge_starts[g] = g * edge.shape[1]
+    multiply_rows(
+        a, a_starts, alive, panels, count, depth, columns, add, out, out_starts, edge, edge_starts
+    )
 
 
 # --- the plain net --------------------------------------------------------------------------------
 
 
-@parallel(grain=GRAIN)
-def _rnn(
-    relu: bool, reverse: bool, bias: Array, w_hh: Array, lengths: Array, block: int,
-    panels: Array, out: Array, h_n: Array,
+@inner
+def _rnn_block(
+    item: int, panels: Array, count: int, lengths: Array, tables: Array, edges: Array, relu: bool,
+    reverse: bool, bias: Array, out: Array, h_n: Array,
 ) -> None:  # fmt: skip
-    """Run all steps; `out` holds W_ih x and `h_n` the first states."""
+    """Take a block of sequences through all steps."""
     steps, batch, units = out.shape
-    count = panels.shape[0]
-    for p in prange(count):
-        pack_panel(w_hh, True, np.int64(p), panels)
-    blocks = (batch + block - 1) // block
-    for item in prange(blocks):
-        first = np.int64(item) * block
-        last = min(batch, first + block)
-        rows = np.empty(block, np.int64)
-        edge = np.empty((TILE_ROWS, panels.shape[2]), out.dtype)
-        for s in range(steps):
-            t = steps - 1 - s if reverse else s
-            alive = alive_rows(lengths, t, first, last, rows)
-            if alive < last - first:
-                for row in range(first, last):
-                    if t >= lengths[row]:
-                        clear(out[t, row])
-            multiply_rows(h_n, rows, alive, panels, units, True, out[t], edge)
-            for i in range(alive):
-                row = rows[i]
-                if relu:
-                    relu_of_sum(out[t, row], bias)
-                else:
-                    tanh_of_sum(out[t, row], bias)
-                copy(out[t, row], h_n[row])
+    zero, table = out.dtype.type(0), tables[item]
+    rows = table[0]
+    first = item * rows.size
+    for s in range(steps):
+        t = steps - 1 - s if reverse else s
+        alive = alive_rows(lengths, t, first, min(batch, first + rows.size), rows)
+        _multiply_step(h_n, 0, out, t * batch, alive, True, panels, count, table, edges[item])
+        for i in range(alive):
+            row = rows[i]
+            z = _at(out, t * batch + row, units)
+            rnn_cell(zero, relu, units, address(bias), z, _at(h_n, row, units))
+
+
+@spread(grain=GRAIN)
+def _rnn(pool: int, threads: int, items: int, *args: Any) -> None:
+    """Run all steps; `out` holds W_ih x and `h_n` the first states."""
+    each(_rnn_block, pool, threads, items, args)
 
 
 @kernel("rnn", backend="numba", name="rows", replayable=False)
@@ -171,42 +196,44 @@ def rnn(
     multiply(_flat(_padded(x, lengths)), False, w_ih, True, None, 0, _flat(out))
     units = h0.shape[1]
     _rnn(
-        out.size * units, nonlinearity == 1, reverse, _bias(units, x, b_ih, b_hh), w_hh,
-        _ends(lengths), _block(x.shape[1]), panels_for(units, units, x), out, h_n,
+        out.size * units, *_blocks(w_hh, True, x.shape[1], lengths), nonlinearity == 1, reverse,
+        _bias(units, x, b_ih, b_hh), out, h_n,
     )  # fmt: skip
+    _end(lengths, out)
 
 
-@parallel(grain=GRAIN)
-def _rnn_backward(
-    relu: bool, reverse: bool, grad_out: Array, out: Array, h0: Array, w_hh: Array,
-    lengths: Array, block: int, panels: Array, dh: Array, dz: Array, before: Array, sums: Array,
+@inner
+def _rnn_block_back(
+    item: int, panels: Array, count: int, lengths: Array, tables: Array, edges: Array, relu: bool,
+    reverse: bool, grad_out: Array, out: Array, h0: Array, dh: Array, dz: Array, before: Array,
+    sums: Array,
 ) -> None:  # fmt: skip
-    """Run all steps back; dh holds the gradient of the last states and becomes that of the first."""
+    """Take a block of sequences through all steps back."""
     steps, batch, units = out.shape
-    count = panels.shape[0]
-    for p in prange(count):
-        pack_panel(w_hh, False, np.int64(p), panels)
-    blocks = (batch + block - 1) // block
-    for item in prange(blocks):
-        first = np.int64(item) * block
-        last = min(batch, first + block)
-        rows = np.empty(block, np.int64)
-        edge = np.empty((TILE_ROWS, panels.shape[2]), out.dtype)
-        for s in range(steps):
-            t = s if reverse else steps - 1 - s
-            alive = alive_rows(lengths, t, first, last, rows)
-            if alive < last - first:
-                for row in range(first, last):
-                    if t >= lengths[row]:
-                        clear(dz[t, row])
-                        clear(before[t, row])
-            for i in range(alive):
-                row = rows[i]
-                _keep_before(t, row, reverse, out, h0, lengths, before)
-                add(grad_out[t, row], dh[row])
-                act_error(relu, dh[row], out[t, row], dz[t, row])
-                add(dz[t, row], sums[row // TILE_ROWS])
-            multiply_rows(dz[t], rows, alive, panels, units, False, dh, edge)
+    zero, table = out.dtype.type(0), tables[item]
+    rows = table[0]
+    first = item * rows.size
+    for s in range(steps):
+        t = s if reverse else steps - 1 - s
+        earlier = t + 1 if reverse else t - 1
+        alive = alive_rows(lengths, t, first, min(batch, first + rows.size), rows)
+        for i in range(alive):
+            row = rows[i]
+            place = t * batch + row
+            end = lengths[row] if lengths.size else steps
+            rnn_cell_back(
+                zero, relu, units, _at(out, place, units), _at(grad_out, place, units),
+                _state_at(earlier, row, end, out, h0), _at(dh, row, units),
+                _at(dz, place, units), _at(before, place, units),
+                _at(sums, row // TILE_ROWS, units),
+            )  # fmt: skip
+        _multiply_step(dz, t * batch, dh, 0, alive, False, panels, count, table, edges[item])
+
+
+@spread(grain=GRAIN)
+def _rnn_backward(pool: int, threads: int, items: int, *args: Any) -> None:
+    """Run all steps back; dh holds the gradient of the last states and becomes that of the first."""
+    each(_rnn_block_back, pool, threads, items, args)
 
 
 @kernel("rnn_backward", backend="numba", name="rows", replayable=False)
@@ -222,10 +249,10 @@ def rnn_backward(
     sums = _bias_sums(x.shape[1], units, x)
     if out.size:
         _rnn_backward(
-            out.size * units, nonlinearity == 1, reverse, grad_out, out, h0, w_hh,
-            _ends(lengths), _block(x.shape[1]), panels_for(units, units, x), grad_h0, dz, before,
-            sums,
+            out.size * units, *_blocks(w_hh, False, x.shape[1], lengths), nonlinearity == 1,
+            reverse, grad_out, out, h0, grad_h0, dz, before, sums,
         )  # fmt: skip
+    _end(lengths, dz, before)
     _weight_gradients(dz, x, lengths, w_ih, dz, before, grad_x, grad_w_ih, grad_w_hh)
     sums.sum(axis=0, out=grad_b)
 
@@ -233,51 +260,33 @@ def rnn_backward(
 # --- the GRU --------------------------------------------------------------------------------------
 
 
-@helper
-def _gru_gates(z_x: Array, z_h: Array, bias: Array, gates: Array, units: int) -> None:
-    """gates = r, z, n, W_hn h + b_hn of one sequence; bias: those of r, z, n and W_hn h."""
-    both = 2 * units
-    add_to(z_x[:both], z_h[:both], gates[:both])
-    logistic_of_sum(gates[:both], bias[:both])
-    recalled = gates[3 * units :]
-    add_to(z_h[both:], bias[3 * units :], recalled)
-    n = gates[both : 3 * units]
-    copy(z_x[both:], n)
-    add_product(gates[:units], recalled, n)
-    tanh_of_sum(n, bias[both : 3 * units])
-
-
-@parallel(grain=GRAIN)
-def _gru(
-    reverse: bool, z_x: Array, bias: Array, w_hh: Array, lengths: Array, block: int,
-    panels: Array, z_h: Array, out: Array, h_n: Array, gates: Array,
+@inner
+def _gru_block(
+    item: int, panels: Array, count: int, lengths: Array, tables: Array, edges: Array,
+    reverse: bool, z_x: Array, bias: Array, z_h: Array, out: Array, h_n: Array, gates: Array,
 ) -> None:  # fmt: skip
-    """Run all steps; `h_n` holds the first states, z_h (N, 3H) is scratch."""
+    """Take a block of sequences through all steps."""
     steps, batch, units = out.shape
-    count = panels.shape[0]
-    for p in prange(count):
-        pack_panel(w_hh, True, np.int64(p), panels)
-    blocks = (batch + block - 1) // block
-    for item in prange(blocks):
-        first = np.int64(item) * block
-        last = min(batch, first + block)
-        rows = np.empty(block, np.int64)
-        edge = np.empty((TILE_ROWS, panels.shape[2]), out.dtype)
-        for s in range(steps):
-            t = steps - 1 - s if reverse else s
-            alive = alive_rows(lengths, t, first, last, rows)
-            if alive < last - first:
-                for row in range(first, last):
-                    if t >= lengths[row]:
-                        clear(out[t, row])
-                        clear(gates[t, row])
-            multiply_rows(h_n, rows, alive, panels, 3 * units, False, z_h, edge)
-            for i in range(alive):
-                row = rows[i]
-                mine = gates[t, row]
-                _gru_gates(z_x[t, row], z_h[row], bias, mine, units)
-                mix(mine[units : 2 * units], mine[2 * units : 3 * units], h_n[row])
-                copy(h_n[row], out[t, row])
+    zero, table = out.dtype.type(0), tables[item]
+    rows = table[0]
+    first = item * rows.size
+    for s in range(steps):
+        t = steps - 1 - s if reverse else s
+        alive = alive_rows(lengths, t, first, min(batch, first + rows.size), rows)
+        _multiply_step(h_n, 0, z_h, 0, alive, False, panels, count, table, edges[item])
+        for i in range(alive):
+            row = rows[i]
+            place = t * batch + row
+            gru_cell(
+                zero, units, address(bias), _at(z_x, place, 3 * units), _at(z_h, row, 3 * units),
+                _at(gates, place, 4 * units), _at(h_n, row, units), _at(out, place, units),
+            )  # fmt: skip
+
+
+@spread(grain=GRAIN)
+def _gru(pool: int, threads: int, items: int, *args: Any) -> None:
+    """Run all steps; `h_n` holds the first states, z_h (N, 3H) is scratch."""
+    each(_gru_block, pool, threads, items, args)
 
 
 @kernel("gru", backend="numba", name="rows", replayable=False)
@@ -298,55 +307,44 @@ def gru(
     z_x = _scratch("sums", (steps, batch, 3 * units), x)
     multiply(_flat(_padded(x, lengths)), False, w_ih, True, None, 0, _flat(z_x))
     _gru(
-        z_x.size * units, reverse, z_x, bias, w_hh, _ends(lengths), _block(batch),
-        panels_for(units, 3 * units, x), _scratch("step", (batch, 3 * units), x), out, h_n, gates,
+        z_x.size * units, *_blocks(w_hh, True, batch, lengths), reverse, z_x, bias,
+        _scratch("step", (batch, 3 * units), x), out, h_n, gates,
     )  # fmt: skip
+    _end(lengths, out, gates)
 
 
-@parallel(grain=GRAIN)
-def _gru_backward(
-    reverse: bool, grad_out: Array, out: Array, gates: Array, h0: Array, w_hh: Array,
-    lengths: Array, block: int, panels: Array, dh: Array, d_x: Array, d_h: Array, before: Array,
-    sums: Array,
+@inner
+def _gru_block_back(
+    item: int, panels: Array, count: int, lengths: Array, tables: Array, edges: Array,
+    reverse: bool, grad_out: Array, out: Array, gates: Array, h0: Array, dh: Array, d_x: Array,
+    d_h: Array, before: Array, sums: Array,
 ) -> None:  # fmt: skip
-    """Run all steps back; dh holds the gradient of the last states and becomes that of the first."""
+    """Take a block of sequences through all steps back."""
     steps, batch, units = out.shape
-    count = panels.shape[0]
-    for p in prange(count):
-        pack_panel(w_hh, False, np.int64(p), panels)
-    blocks = (batch + block - 1) // block
-    for item in prange(blocks):
-        first = np.int64(item) * block
-        last = min(batch, first + block)
-        rows = np.empty(block, np.int64)
-        edge = np.empty((TILE_ROWS, panels.shape[2]), out.dtype)
-        for s in range(steps):
-            t = s if reverse else steps - 1 - s
-            alive = alive_rows(lengths, t, first, last, rows)
-            if alive < last - first:
-                for row in range(first, last):
-                    if t >= lengths[row]:
-                        clear(d_x[t, row])
-                        clear(d_h[t, row])
-                        clear(before[t, row])
-            for i in range(alive):
-                row = rows[i]
-                _keep_before(t, row, reverse, out, h0, lengths, before)
-                mine, error = gates[t, row], d_x[t, row]
-                r, z = mine[:units], mine[units : 2 * units]
-                n, recalled = mine[2 * units : 3 * units], mine[3 * units :]
-                add(grad_out[t, row], dh[row])
-                dn = error[2 * units :]
-                candidate_error(dh[row], z, n, dn)
-                update_error(dh[row], n, before[t, row], z, error[units : 2 * units])
-                logistic_error(dn, recalled, r, error[:units])
-                copy(error, d_h[t, row])
-                scale(r, d_h[t, row, 2 * units :])
-                total = sums[row // TILE_ROWS]
-                add(error, total[: 3 * units])
-                add(d_h[t, row, 2 * units :], total[3 * units :])
-                scale(z, dh[row])
-            multiply_rows(d_h[t], rows, alive, panels, units, True, dh, edge)
+    zero, table = out.dtype.type(0), tables[item]
+    rows = table[0]
+    first = item * rows.size
+    for s in range(steps):
+        t = s if reverse else steps - 1 - s
+        earlier = t + 1 if reverse else t - 1
+        alive = alive_rows(lengths, t, first, min(batch, first + rows.size), rows)
+        for i in range(alive):
+            row = rows[i]
+            place = t * batch + row
+            end = lengths[row] if lengths.size else steps
+            gru_cell_back(
+                zero, units, _at(gates, place, 4 * units), _at(grad_out, place, units),
+                _state_at(earlier, row, end, out, h0), _at(dh, row, units),
+                _at(d_x, place, 3 * units), _at(d_h, place, 3 * units),
+                _at(before, place, units), _at(sums, row // TILE_ROWS, 4 * units),
+            )  # fmt: skip
+        _multiply_step(d_h, t * batch, dh, 0, alive, True, panels, count, table, edges[item])
+
+
+@spread(grain=GRAIN)
+def _gru_backward(pool: int, threads: int, items: int, *args: Any) -> None:
+    """Run all steps back; dh holds the gradient of the last states and becomes that of the first."""
+    each(_gru_block_back, pool, threads, items, args)
 
 
 @kernel("gru_backward", backend="numba", name="rows", replayable=False)
@@ -363,10 +361,10 @@ def gru_backward(
     sums = _bias_sums(batch, 4 * units, x)
     if out.size:
         _gru_backward(
-            d_x.size * units, reverse, grad_out, out, gates, h0, w_hh, _ends(lengths),
-            _block(batch), panels_for(3 * units, units, x), grad_h0, d_x, d_h, before,
-            sums,
+            d_x.size * units, *_blocks(w_hh, False, batch, lengths), reverse, grad_out, out,
+            gates, h0, grad_h0, d_x, d_h, before, sums,
         )  # fmt: skip
+    _end(lengths, d_x, d_h, before)
     _weight_gradients(d_x, x, lengths, w_ih, d_h, before, grad_x, grad_w_ih, grad_w_hh)
     total = sums.sum(axis=0)
     grad_b_ih[...] = total[: 3 * units]
@@ -377,50 +375,33 @@ def gru_backward(
 # --- the LSTM -------------------------------------------------------------------------------------
 
 
-@helper
-def _lstm_gates(gates: Array, bias: Array, units: int, h: Array, c: Array) -> None:
-    """Activate z into i, f, g, o and take h and c of one sequence a step on."""
-    i, f = gates[:units], gates[units : 2 * units]
-    g, o = gates[2 * units : 3 * units], gates[3 * units :]
-    logistic_of_sum(gates[: 2 * units], bias[: 2 * units])
-    tanh_of_sum(g, bias[2 * units : 3 * units])
-    logistic_of_sum(o, bias[3 * units :])
-    scale(f, c)
-    add_product(i, g, c)
-    gated_tanh(o, c, h)
-
-
-@parallel(grain=GRAIN)
-def _lstm(
-    reverse: bool, bias: Array, w_hh: Array, lengths: Array, block: int, panels: Array,
-    out: Array, h_n: Array, c_n: Array, c: Array, gates: Array,
+@inner
+def _lstm_block(
+    item: int, panels: Array, count: int, lengths: Array, tables: Array, edges: Array,
+    reverse: bool, bias: Array, out: Array, h_n: Array, c_n: Array, c: Array, gates: Array,
 ) -> None:  # fmt: skip
-    """Run all steps; `gates` holds W_ih x, `h_n` and `c_n` the first states."""
+    """Take a block of sequences through all steps."""
     steps, batch, units = out.shape
-    count = panels.shape[0]
-    for p in prange(count):
-        pack_panel(w_hh, True, np.int64(p), panels)
-    blocks = (batch + block - 1) // block
-    for item in prange(blocks):
-        first = np.int64(item) * block
-        last = min(batch, first + block)
-        rows = np.empty(block, np.int64)
-        edge = np.empty((TILE_ROWS, panels.shape[2]), out.dtype)
-        for s in range(steps):
-            t = steps - 1 - s if reverse else s
-            alive = alive_rows(lengths, t, first, last, rows)
-            if alive < last - first:
-                for row in range(first, last):
-                    if t >= lengths[row]:
-                        clear(out[t, row])
-                        clear(gates[t, row])
-                        copy(c_n[row], c[t, row])
-            multiply_rows(h_n, rows, alive, panels, 4 * units, True, gates[t], edge)
-            for i in range(alive):
-                row = rows[i]
-                _lstm_gates(gates[t, row], bias, units, h_n[row], c_n[row])
-                copy(h_n[row], out[t, row])
-                copy(c_n[row], c[t, row])
+    zero, table = out.dtype.type(0), tables[item]
+    rows = table[0]
+    first = item * rows.size
+    for s in range(steps):
+        t = steps - 1 - s if reverse else s
+        alive = alive_rows(lengths, t, first, min(batch, first + rows.size), rows)
+        _multiply_step(h_n, 0, gates, t * batch, alive, True, panels, count, table, edges[item])
+        for i in range(alive):
+            row = rows[i]
+            place = t * batch + row
+            lstm_cell(
+                zero, units, address(bias), _at(gates, place, 4 * units), _at(h_n, row, units),
+                _at(c_n, row, units), _at(out, place, units), _at(c, place, units),
+            )  # fmt: skip
+
+
+@spread(grain=GRAIN)
+def _lstm(pool: int, threads: int, items: int, *args: Any) -> None:
+    """Run all steps; `gates` holds W_ih x, `h_n` and `c_n` the first states."""
+    each(_lstm_block, pool, threads, items, args)
 
 
 @kernel("lstm", backend="numba", name="rows", replayable=False)
@@ -436,65 +417,47 @@ def lstm(
     multiply(_flat(_padded(x, lengths)), False, w_ih, True, None, 0, _flat(gates))
     units = h0.shape[1]
     _lstm(
-        gates.size * units, reverse, _bias(4 * units, x, b_ih, b_hh), w_hh, _ends(lengths),
-        _block(x.shape[1]), panels_for(units, 4 * units, x), out, h_n, c_n, c, gates,
+        gates.size * units, *_blocks(w_hh, True, x.shape[1], lengths), reverse,
+        _bias(4 * units, x, b_ih, b_hh), out, h_n, c_n, c, gates,
     )  # fmt: skip
+    _end(lengths, out, gates)
+    if lengths is not None:
+        np.copyto(c, c0 if reverse else c_n, where=_is_over(c, lengths))
 
 
-@helper
-def _lstm_errors(
-    gates: Array, c: Array, before: Array, units: int, tanh_c: Array, dh: Array, dc: Array,
-    dz: Array,
-) -> None:  # fmt: skip
-    """dz of one sequence from dh and dc, which becomes that of the step before."""
-    i, f = gates[:units], gates[units : 2 * units]
-    g, o = gates[2 * units : 3 * units], gates[3 * units :]
-    tanh_of(c, tanh_c)
-    through_tanh(dh, o, tanh_c, dc)
-    logistic_error(dh, tanh_c, o, dz[3 * units :])
-    logistic_error(dc, g, i, dz[:units])
-    logistic_error(dc, before, f, dz[units : 2 * units])
-    tanh_error(dc, i, g, dz[2 * units : 3 * units])
-    scale(f, dc)
-
-
-@parallel(grain=GRAIN)
-def _lstm_backward(
+@inner
+def _lstm_block_back(
+    item: int, panels: Array, count: int, lengths: Array, tables: Array, edges: Array,
     reverse: bool, grad_out: Array, out: Array, c: Array, gates: Array, h0: Array, c0: Array,
-    w_hh: Array, lengths: Array, block: int, panels: Array, dh: Array, dc: Array, dz: Array,
-    before: Array, sums: Array,
+    dh: Array, dc: Array, dz: Array, before: Array, sums: Array,
 ) -> None:  # fmt: skip
-    """Run all steps back; dh, dc hold gradients of the last states and become those of the first."""
+    """Take a block of sequences through all steps back."""
     steps, batch, units = out.shape
-    count = panels.shape[0]
-    for p in prange(count):
-        pack_panel(w_hh, False, np.int64(p), panels)
-    blocks = (batch + block - 1) // block
-    for item in prange(blocks):
-        first = np.int64(item) * block
-        last = min(batch, first + block)
-        rows = np.empty(block, np.int64)
-        edge = np.empty((TILE_ROWS, panels.shape[2]), out.dtype)
-        tanh_c = np.empty(units, out.dtype)
-        for s in range(steps):
-            t = s if reverse else steps - 1 - s
-            u = t + 1 if reverse else t - 1
-            alive = alive_rows(lengths, t, first, last, rows)
-            if alive < last - first:
-                for row in range(first, last):
-                    if t >= lengths[row]:
-                        clear(dz[t, row])
-                        clear(before[t, row])
-            for i in range(alive):
-                row = rows[i]
-                _keep_before(t, row, reverse, out, h0, lengths, before)
-                add(grad_out[t, row], dh[row])
-                c_before = c[u, row] if u >= 0 and u < steps else c0[row]
-                _lstm_errors(
-                    gates[t, row], c[t, row], c_before, units, tanh_c, dh[row], dc[row], dz[t, row]
-                )
-                add(dz[t, row], sums[row // TILE_ROWS])
-            multiply_rows(dz[t], rows, alive, panels, units, False, dh, edge)
+    zero, table = out.dtype.type(0), tables[item]
+    rows = table[0]
+    first = item * rows.size
+    for s in range(steps):
+        t = s if reverse else steps - 1 - s
+        earlier = t + 1 if reverse else t - 1
+        alive = alive_rows(lengths, t, first, min(batch, first + rows.size), rows)
+        for i in range(alive):
+            row = rows[i]
+            place = t * batch + row
+            end = lengths[row] if lengths.size else steps
+            lstm_cell_back(
+                zero, units, _at(gates, place, 4 * units), _at(c, place, units),
+                _state_at(earlier, row, steps, c, c0),
+                _state_at(earlier, row, end, out, h0), _at(grad_out, place, units),
+                _at(dh, row, units), _at(dc, row, units), _at(dz, place, 4 * units),
+                _at(before, place, units), _at(sums, row // TILE_ROWS, 4 * units),
+            )  # fmt: skip
+        _multiply_step(dz, t * batch, dh, 0, alive, False, panels, count, table, edges[item])
+
+
+@spread(grain=GRAIN)
+def _lstm_backward(pool: int, threads: int, items: int, *args: Any) -> None:
+    """Run all steps back; dh, dc hold gradients of the last states and become those of the first."""
+    each(_lstm_block_back, pool, threads, items, args)
 
 
 @kernel("lstm_backward", backend="numba", name="rows", replayable=False)
@@ -511,9 +474,9 @@ def lstm_backward(
     sums = _bias_sums(x.shape[1], 4 * units, x)
     if out.size:
         _lstm_backward(
-            gates.size * units, reverse, grad_out, out, c, gates, h0, c0, w_hh, _ends(lengths),
-            _block(x.shape[1]), panels_for(4 * units, units, x), grad_h0, grad_c0, dz, before,
-            sums,
+            gates.size * units, *_blocks(w_hh, False, x.shape[1], lengths), reverse, grad_out,
+            out, c, gates, h0, c0, grad_h0, grad_c0, dz, before, sums,
         )  # fmt: skip
+    _end(lengths, dz, before)
     _weight_gradients(dz, x, lengths, w_ih, dz, before, grad_x, grad_w_ih, grad_w_hh)
     sums.sum(axis=0, out=grad_b)

@@ -45,6 +45,10 @@ PIXEL_ROWS = {1: (ROWS, 7, 9), 2: (ROWS, 6), 3: (ROWS,)}
 Each row has an address of its own; with more than nine they would not stay in registers.
 """
 PIXEL_SHAPES = tuple((rows, n) for n, choice in PIXEL_ROWS.items() for rows in choice)
+PICKED_ROWS = 4
+"""Rows of the tiles of picked rows, on every machine: a thread may have few of them."""
+PICKED_VECTORS = 4 if VECTOR_BYTES == 64 else 3
+PICKED_SHAPES = tuple((PICKED_ROWS, vectors) for vectors in range(1, PICKED_VECTORS + 1))
 
 _I64 = ir.IntType(64)
 
@@ -77,14 +81,15 @@ def _sum_up(v: Vectors, starts: list[Any], depth: Any, factors: Any, vectors: An
 
 
 def _tile(
-    rows: int, vectors: int, a_table: bool, b: Any, element: Any,
+    rows: int, vectors: int, a_table: bool, out_table: bool, b: Any, element: Any,
     a: Any, row_table: Any, a_walk: Any, x: Any, x_step: Any, depth: Any, add: Any, out: Any,
-    out_step: Any,
+    out_walk: Any,
 ) -> None:  # fmt: skip
-    """Emit one tile; a's steps come from a table, or are fixed.
+    """Emit one tile; a's steps come from a table, or are fixed, and so do the rows of `out`.
 
-    a, x, out: addresses; row_table: address of the rows' distances in a; a_walk: a distance in
-    elements or the address of a table of them; add: whether to add to what `out` holds.
+    a, x, out: addresses; row_table: address of the rows' distances in a; a_walk, out_walk: a distance
+    in elements or the address of a table of them; add: whether to add to what `out` holds. Rows may
+    repeat: all is read before anything is written.
     """
     v = Vectors(b, element)
     table = ir.PointerType(_I64)
@@ -92,9 +97,14 @@ def _tile(
     a_walk = b.inttoptr(a_walk, table) if a_table else a_walk
     a_start, x_start, out_start = v.pointer(a), v.pointer(x), v.pointer(out)
     bases = [v.at(a_start, b.load(v.at(row_table, number(g)))) for g in range(rows)]
+    if out_table:
+        out_walk = b.inttoptr(out_walk, table)
+        begins = [b.load(v.at(out_walk, number(g))) for g in range(rows)]
+    else:
+        begins = [b.mul(number(g), out_walk) for g in range(rows)]
     places = [
-        v.at(out_start, b.add(b.mul(number(g), out_step), number(i * v.lanes)))
-        for g in range(rows)
+        v.at(out_start, b.add(begin, number(i * v.lanes)))
+        for begin in begins
         for i in range(vectors)
     ]
     entry = b.block
@@ -188,15 +198,20 @@ def _choice_of(name: str, arguments: int, shapes: tuple[Pair, ...], make: Any) -
 
 
 def _of_steps(rows: int, vectors: int, *rest: Any) -> None:
-    _tile(rows, vectors, False, *rest)
+    _tile(rows, vectors, False, False, *rest)
 
 
 def _of_pixels(rows: int, vectors: int, *rest: Any) -> None:
-    _tile(rows, vectors, True, *rest)
+    _tile(rows, vectors, True, False, *rest)
+
+
+def _of_picked(rows: int, vectors: int, *rest: Any) -> None:
+    _tile(rows, vectors, False, True, *rest)
 
 
 _steps = _choice_of("steps", 9, SHAPES, _of_steps)
 _pixels = _choice_of("pixels", 9, PIXEL_SHAPES, _of_pixels)
+_picked = _choice_of("picked", 9, PICKED_SHAPES, _of_picked)
 _lines_of_taps = _choice_of("lines", 14, LINE_SHAPES, _lines)
 
 
@@ -216,6 +231,15 @@ def tile_of_pixels(
 ) -> None:  # fmt: skip
     """A tile of `tall` x `vectors`: a is read where a table of pixels says (weight gradients)."""
     _pixels(like, tall * 16 + vectors, a, rows, a_table, x, x_step, depth, add, out, out_step)
+
+
+@inner
+def tile_of_picked(
+    like: Any, vectors: int, a: int, rows: int, x: int, x_step: int, depth: int, add: int,
+    out: int, out_rows: int,
+) -> None:  # fmt: skip
+    """A tile of PICKED_ROWS x `vectors`: rows of both sides lie where tables say (recurrent nets)."""
+    _picked(like, PICKED_ROWS * 16 + vectors, a, rows, 1, x, x_step, depth, add, out, out_rows)
 
 
 @inner

@@ -129,19 +129,18 @@ def _whole(v: Vectors, value: int) -> Any:
     return ir.Constant(v.indices, [value] * v.lanes)
 
 
-def exp_low(v: Vectors, x: Any) -> Any:
-    """Return e^x: `maths.exp_low` for a vector, zero below -87."""
+def exp_within(v: Vectors, x: Any) -> Any:
+    """Return e^x for x from -87 to 89, beyond which it stays what it is there."""
     if v.itemsize == 8:
         return _in_float64(v, "exp", x)
     b = v.b
-    flushed, highest = constant(v, maths.FLUSHED), constant(v, maths.HIGHEST)
-    is_low = b.fcmp_ordered("<", x, flushed)
-    low = b.select(is_low, flushed, x)  # NaN passes through
-    low = b.select(b.fcmp_ordered(">", low, highest), highest, low)
+    lowest, highest = constant(v, maths.FLUSHED), constant(v, maths.HIGHEST)
+    x = b.select(b.fcmp_ordered("<", x, lowest), lowest, x)  # NaN passes through
+    x = b.select(b.fcmp_ordered(">", x, highest), highest, x)
     rounder = constant(v, maths.ROUNDER)
-    t = v.fma(low, constant(v, maths.LOG2_E), rounder)
+    t = v.fma(x, constant(v, maths.LOG2_E), rounder)
     n = b.fsub(t, rounder)
-    r = v.fma(n, constant(v, -maths.LN2_HIGH), low)
+    r = v.fma(n, constant(v, -maths.LN2_HIGH), x)
     r = v.fma(n, constant(v, -maths.LN2_LOW), r)
     square = b.fmul(r, r)
     pairs = [
@@ -151,8 +150,49 @@ def exp_low(v: Vectors, x: Any) -> Any:
     power = v.fma(v.fma(pairs[0], square, pairs[1]), square, pairs[2])
     power = v.fma(power, square, b.fadd(r, constant(v, 1)))
     exponent = b.add(b.bitcast(t, v.indices), _whole(v, 127))
-    scale = b.bitcast(b.shl(exponent, _whole(v, 23)), v.type)
-    return b.select(is_low, v.zero, b.fmul(power, scale))
+    return b.fmul(power, b.bitcast(b.shl(exponent, _whole(v, 23)), v.type))
+
+
+def exp_low(v: Vectors, x: Any) -> Any:
+    """Return e^x: `maths.exp_low` for a vector, zero below -87."""
+    power = exp_within(v, x)
+    if v.itemsize == 8:
+        return power
+    return v.b.select(v.b.fcmp_ordered("<", x, constant(v, maths.FLUSHED)), v.zero, power)
+
+
+def logistic(v: Vectors, x: Any) -> Any:
+    """Return 1 / (1 + e^-x); where e^-x overflows that is 0."""
+    one = constant(v, 1)
+    return v.b.fdiv(one, v.b.fadd(one, exp_within(v, v.b.fneg(x))))
+
+
+TANH_TOP = (
+    -2.76076847742355e-16, 2.00018790482477e-13, -8.60467152213735e-11, 5.12229709037114e-08,
+    1.48572235717979e-05, 6.37261928875436e-04, 4.89352455891786e-03,
+)  # fmt: skip
+TANH_BOTTOM = (
+    1.19825839466702e-06, 1.18534705686654e-04, 2.26843463243900e-03, 4.89352518554385e-03,
+)  # fmt: skip
+TANH_END = 9.0
+"""Beyond, tanh is 1."""
+
+
+def _between(v: Vectors, x: Any, end: float) -> Any:
+    """Return x from -end to end; NaN stays NaN."""
+    low, high = constant(v, -end), constant(v, end)
+    x = v.b.select(v.b.fcmp_ordered(">", x, high), high, x)
+    return v.b.select(v.b.fcmp_ordered("<", x, low), low, x)
+
+
+def tanh_ratio(v: Vectors, x: Any) -> Any:
+    """Return tanh x as a ratio of polynomials (Eigen's), 4 ulp: less work than by e^x."""
+    if v.itemsize == 8:
+        return _in_float64(v, "tanh", x)
+    x = _between(v, x, TANH_END)
+    z = v.b.fmul(x, x)
+    top = v.b.fmul(_polynomial(v, z, TANH_TOP), x)
+    return _between(v, v.b.fdiv(top, _polynomial(v, z, TANH_BOTTOM)), 1.0)
 
 
 LOG_TERMS = (

@@ -7,17 +7,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numba.core import types
+from numba.extending import intrinsic
 
 from trine.backends import cases, get_backend
-from trine.kernels.numba import recurrent
+from trine.kernels.numba import gemm, recurrent
+from trine.kernels.numba.gemm import panel_start, panels_of
 from trine.kernels.numba.jit import Parallel, helper
-from trine.kernels.numba.maths import tanh_ratio
-from trine.kernels.numba.row_product import (
-    TILE_ROWS,
-    multiply_rows,
-    pack_panel,
-    panels_for,
-)
+from trine.kernels.numba.row_product import TILE_ROWS, VECTORS, multiply_rows, row_starts
+from trine.kernels.numba.simd import address, lanes
+from trine.kernels.numba.vector_loops import Vectors, logistic, over_run, tanh_ratio
 
 OPS = ("rnn", "rnn_backward", "gru", "gru_backward", "lstm", "lstm_backward")
 
@@ -57,6 +56,20 @@ def test_blocks_are_whole_tiles_for_every_thread(monkeypatch: pytest.MonkeyPatch
         assert wanted % TILE_ROWS == 0
 
 
+@pytest.mark.parametrize("itemsize", [4, 8])
+@pytest.mark.parametrize("n", [1, 7, 8, 64, 100, 128, 1000])
+def test_panels_are_about_equally_wide(n: int, itemsize: int) -> None:
+    vector = lanes(itemsize)
+    vectors = -(-n // vector)
+    count = -(-vectors // gemm.MOST_VECTORS)
+    starts = [panel_start.py_func(p, count, n, vector) for p in range(count + 1)]
+    widths = np.diff(starts) // vector
+    assert starts[0] == 0
+    assert starts[-1] == vectors * vector
+    assert widths.max() <= gemm.MOST_VECTORS
+    assert widths.max() - widths.min() <= 1
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("transposed", [False, True])
 @pytest.mark.parametrize("add", [False, True])
@@ -70,28 +83,67 @@ def test_products_of_picked_rows(dtype: str, transposed: bool, add: bool, column
     rows = np.array([0, 9, 2, 10, 5, 7, 0, 0])  # the first six count
     for row in rows[:6]:
         wanted[row] = a[row].astype("float64") @ b + (wanted[row] if add else 0)
-    panels = panels_for(6, columns, a)
-    panels[...] = np.nan
     weight = np.ascontiguousarray(b.T) if transposed else b
-    for p in range(len(panels)):
-        pack_panel(weight, transposed, p, panels)
-    edge = np.full((TILE_ROWS, panels.shape[2]), np.nan, a.dtype)
-    multiply_rows(a, rows, 6, panels, columns, add, out, edge)
+    panels, count = panels_of(weight, transposed, VECTORS)
+    width = VECTORS * lanes(a.itemsize)
+    edge, edge_starts = np.full((TILE_ROWS, width), np.nan, a.dtype), np.arange(TILE_ROWS) * width
+
+    @helper
+    def run(rows: Any, a: Any, panels: Any, out: Any, edge: Any, edge_starts: Any) -> None:
+        a_starts, out_starts = np.empty(8, np.int64), np.empty(8, np.int64)
+        row_starts(rows, 6, 0, a.shape[1], a_starts)
+        row_starts(rows, 6, 0, out.shape[1], out_starts)
+        multiply_rows(
+            a, a_starts, 6, panels, count, a.shape[1], out.shape[1], add, out, out_starts, edge,
+            edge_starts,
+        )  # fmt: skip
+
+    run(rows, a, panels, out, edge, edge_starts)
     np.testing.assert_allclose(out, wanted, rtol=0, atol=5e-6 if dtype == "float32" else 1e-14)
 
 
-def test_tanh_as_a_ratio() -> None:
+def _function(of_vector: Any) -> Any:
+    """Return what runs a function of vectors over an array, run(x, out)."""
+
+    @intrinsic
+    def call(typingctx: Any, like: Any, x: Any, count: Any, out: Any) -> Any:
+        def emit(context: Any, b: Any, signature: Any, args: Any) -> Any:
+            v = Vectors(b, signature.args[0])
+            x, count, out = args[1:]
+            over_run(
+                v, count, [v.pointer(x)], [v.pointer(out)],
+                lambda read, held, clean: ([of_vector(v, read[0])], []),
+            )  # fmt: skip
+            return context.get_dummy_value()
+
+        return types.void(like, types.int64, types.int64, types.int64), emit
+
     @helper
     def run(x: Any, out: Any) -> None:
-        for j in range(x.size):
-            out[j] = tanh_ratio(x[j])
+        call(x.dtype.type(0), address(x), x.size, address(out))
 
-    x = np.concatenate([np.linspace(-20, 20, 200_001), np.logspace(-30, 1, 100_000)])
-    x = np.concatenate([x, -x, [0.0, np.inf, -np.inf]]).astype(np.float32)
+    return run
+
+
+RUN_TANH, RUN_LOGISTIC = _function(tanh_ratio), _function(logistic)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", ["tanh", "logistic"])
+def test_functions_of_gates(name: str, dtype: str) -> None:
+    x = np.concatenate([np.linspace(-20, 20, 200_001), np.logspace(-30, 2, 100_000)])
+    x = np.concatenate([x, -x, [0.0, np.inf, -np.inf]]).astype(dtype)
     out = np.empty_like(x)
+    run = RUN_TANH if name == "tanh" else RUN_LOGISTIC
     run(x, out)
-    wanted = np.tanh(x.astype(np.float64))
-    assert (np.abs(out - wanted) <= 5 * np.spacing(np.abs(wanted).astype(np.float32))).all()
+    exact = x.astype(np.longdouble)
+    wanted = np.tanh(exact) if name == "tanh" else 1 / (1 + np.exp(-exact))
+    allowed = 5 * np.spacing(np.abs(wanted).astype(dtype))
+    if name == "logistic" and dtype == "float32":
+        allowed = np.maximum(allowed, 2e-38)  # below -87 it stays what it is there
+    assert (np.abs(out - wanted) <= allowed).all()
     assert (np.abs(out) <= 1).all()
-    run(np.array([np.nan], np.float32), out)
-    assert np.isnan(out[0])
+    nothing = np.full(9, np.nan, dtype)
+    out = np.zeros_like(nothing)
+    run(nothing, out)
+    assert np.isnan(out).all()
