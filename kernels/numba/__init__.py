@@ -23,6 +23,7 @@ from trine.kernels.numba import (  # noqa: F401  each registers its kernels
     row_norm,
     softmax,
     winograd,
+    winograd_grad,
 )
 from trine.kernels.numba.jit import (
     cache_dir,

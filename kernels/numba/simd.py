@@ -402,9 +402,30 @@ def _emit_move_apart(
     """out[j * out_step] = x[j * x_step] + bias for j < count."""
     v = Vectors(b, element)
     source, target = v.pointer(x), v.pointer(out)
-    with cgutils.for_range(b, count, intp=_I64) as loop:
-        value = b.fadd(b.load(v.at(source, b.mul(loop.index, x_step))), bias)
-        b.store(value, v.at(target, b.mul(loop.index, out_step)))
+    last = b.sub(count, number(v.lanes))
+    halves = b.and_(
+        b.icmp_signed("==", x_step, number(2)), b.icmp_signed("==", out_step, number(1))
+    )
+    evens = ir.Constant(
+        v.indices,
+        [2 * i if 2 * i < v.lanes else 2 * i + 1 for i in range(v.lanes)],
+    )
+    biases = v.broadcast(bias)
+
+    def move_evens(place: Any) -> None:
+        """Nothing beyond the last of the elements is read."""
+        start = v.at(source, b.add(place, place))
+        x, y = v.load(start), v.load(v.at(start, number(v.lanes - 1)))
+        v.store(b.fadd(b.shuffle_vector(x, y, evens), biases), v.at(target, place))
+
+    with b.if_else(b.and_(halves, b.icmp_signed(">=", last, number(0)))) as (many, few):
+        with many:
+            with cgutils.for_range_slice(b, number(0), last, number(v.lanes), _I64) as (j, _):
+                move_evens(j)
+            move_evens(last)  # overlaps the vector before it
+        with few, cgutils.for_range(b, count, intp=_I64) as loop:
+            value = b.fadd(b.load(v.at(source, b.mul(loop.index, x_step))), bias)
+            b.store(value, v.at(target, b.mul(loop.index, out_step)))
 
 
 move_apart = LIBRARY.function("move_apart", "iiiiix", _emit_move_apart)

@@ -43,8 +43,22 @@ from trine.kernels.numba.simd import (
 from trine.kernels.registry import kernel
 
 GRAIN = 1 << 20
+FEW_BLOCKS = 2
+"""Blocks of tiles for which each transformed weight is read at least once more from its cache."""
 TRANSFORMED_BYTES = 320 * 1024
 """How much of the transformed input is held at once: it stays in the second-level cache."""
+
+APART = 5 * 64
+"""Bytes, modulo a page, between what is read or written at neighbouring positions.
+
+At whole pages all positions would compete for the same few places of the first cache.
+"""
+
+
+def apart(elements: int, itemsize: int) -> int:
+    """Return the least distance of at least so many elements that is `APART` beyond whole pages."""
+    return elements + (APART - elements * itemsize) % 4096 // itemsize
+
 
 # For F(2x2, 3x3) and F(4x4, 3x3), by m: the transforms of input, weight and output.
 BT = {
@@ -67,7 +81,7 @@ AT = {
 }
 
 
-def _combined(v: Vectors, matrix: list[list[int]], values: list[Any]) -> list[Any]:
+def combined(v: Vectors, matrix: list[list[int]], values: list[Any]) -> list[Any]:
     """Return matrix @ values for vectors, with no multiplication by 0 and 1."""
     results = []
     for row in matrix:
@@ -88,10 +102,10 @@ def _combined(v: Vectors, matrix: list[list[int]], values: list[Any]) -> list[An
     return results
 
 
-def _both_sides(v: Vectors, matrix: list[list[int]], square: list[list[Any]]) -> list[list[Any]]:
+def both_sides(v: Vectors, matrix: list[list[int]], square: list[list[Any]]) -> list[list[Any]]:
     """Return matrix @ square @ matrix^T."""
-    left = [_combined(v, matrix, list(column)) for column in zip(*square, strict=True)]
-    return [_combined(v, matrix, list(row)) for row in zip(*left, strict=True)]
+    left = [combined(v, matrix, list(column)) for column in zip(*square, strict=True)]
+    return [combined(v, matrix, list(row)) for row in zip(*left, strict=True)]
 
 
 def _make_transforms(m: int) -> tuple[Any, Any]:
@@ -119,7 +133,7 @@ def _make_transforms(m: int) -> tuple[Any, Any]:
                     )
                     row.append(v.load(v.at(source, place)))
                 square.append(row)
-            flat = [value for row in _both_sides(v, BT[m], square) for value in row]
+            flat = [value for row in both_sides(v, BT[m], square) for value in row]
             for t, value in enumerate(flat):
                 v.store(value, v.at(target, b.mul(out_step, number(t))))
             return context.get_dummy_value()
@@ -139,7 +153,7 @@ def _make_transforms(m: int) -> tuple[Any, Any]:
                 [v.load(v.at(source, b.mul(step, number(i * n + j)))) for j in range(n)]
                 for i in range(n)
             ]
-            for i, pixels in enumerate(_both_sides(v, AT[m], square)):
+            for i, pixels in enumerate(both_sides(v, AT[m], square)):
                 start = v.at(target, b.mul(row_step, number(i)))
                 for j, value in enumerate(_interleaved(v, pixels)):
                     v.store(value, v.at(start, number(j * v.lanes)))
@@ -164,7 +178,7 @@ def _interleaved(v: Vectors, values: list[Any]) -> list[Any]:
     return result
 
 
-_input2, _output2 = _make_transforms(2)
+transform_input2, _output2 = _make_transforms(2)
 _input4, _output4 = _make_transforms(4)
 
 
@@ -173,7 +187,7 @@ def _transform_input(
     like: float, m: int, x: int, plane: int, pitch: int, out: int, out_step: int
 ) -> None:
     if m == 2:
-        _input2(like, x, plane, pitch, out, out_step)
+        transform_input2(like, x, plane, pitch, out, out_step)
     else:
         _input4(like, x, plane, pitch, out, out_step)
 
@@ -214,103 +228,118 @@ def _transform_weights(weight: Array, turned: bool, g: Array, out: Array) -> Non
 
 
 @parallel(grain=GRAIN)
-def _convolve(
-    m: int, x: Array, size: Pair, border: Pair, rows: int, columns: int, weights: Array,
-    bias: Array, activation: int, splits: int, most: int, row_steps: Array, buffers: Array,
-    transformed: Array, products: Array, pixels: Array, out: Array,
+def _convolve(  # noqa: PLR0912
+    m: int, x: Array, size: Pair, border: Pair, rows: int, columns: int, together: int,
+    weights: Array, bias: Array, activation: int, splits: int, most: int, spread: int, step: int,
+    row_steps: Array, buffers: Array, transformed: Array, products: Array, pixels: Array, out: Array,
 ) -> None:  # fmt: skip
     """Convolve images (N, C, H W) to out (N, K, H, W); weights: (n n, panels, C, ROWS).
 
-    `most` tiles at a time; buffers, transformed, products, pixels: a row for each thread.
+    Some images lie `together`, side by side in the rows of one packed image, `columns` each: a
+    small one by itself would not fill vectors. `most` tiles at a time; buffers, transformed,
+    products, pixels: a row for each thread. A block's inputs at a position lie `spread` elements
+    after those at the one before, and its products `step`.
     """
     images, channels = x.shape[0], x.shape[1]
-    filters, height, width = out.shape[1], out.shape[2], out.shape[3]
+    filters = out.shape[1]
     positions, panels = weights.shape[0], weights.shape[1]
     itemsize = x.itemsize
     like = x.dtype.type(0)
     vector = VECTOR_BYTES // itemsize
     block = MOST_VECTORS * vector
-    plane = rows * columns
-    across = (width + m - 1) // m
-    total = ((height + m - 1) // m - 1) * columns + across
+    pitch = together * columns
+    plane = rows * pitch
     workers = buffers.shape[0]
-    items = images * splits
+    items = (images + together - 1) // together * splits
     for worker in prange(workers):
         w = np.int64(worker)
         ready: Any = np.int64(-1)
         clear(buffers[w])
         for item in range(w * items // workers, (w + 1) * items // workers):
-            image, split = divmod(item, splits)
+            group, split = divmod(item, splits)
+            image = group * together
+            here = min(together, images - image)
             if image != ready:
-                pack_image(
-                    like, itemsize, address(x[image]), channels, size, border[0], border[1], (m, m),
-                    rows, columns, address(buffers[w]),
-                )  # fmt: skip
+                for g in range(here):
+                    pack_image(
+                        like, itemsize, address(x[image + g]), channels, size, border[0], border[1],
+                        (m, m), rows, pitch, address(buffers[w]) + g * columns * itemsize,
+                    )  # fmt: skip
                 ready = image
+            total = (rows - 2) * pitch + here * columns - 1
             for first in range(0, total, most):
                 count = min(most, total - first)
                 for p in range(0, count, block):
                     own = min(block, (count - p + vector - 1) // vector * vector)
-                    target = address(transformed[w]) + p * positions * channels * itemsize
+                    target = address(transformed[w]) + p // block * positions * spread * itemsize
                     for c in range(channels):
                         source = address(buffers[w]) + (c * m * m * plane + first + p) * itemsize
                         for v in range(0, own, vector):
                             _transform_input(
-                                like, m, source + v * itemsize, plane, columns,
-                                target + (c * own + v) * itemsize, channels * own,
+                                like, m, source + v * itemsize, plane, pitch,
+                                target + (c * own + v) * itemsize, spread,
                             )  # fmt: skip
-                for panel in range(split * panels // splits, (split + 1) * panels // splits):
-                    for p in range(0, count, block):
+                first_panel, last_panel = split * panels // splits, (split + 1) * panels // splits
+                for t in range(positions):
+                    for p in range(0, count, block):  # a block's inputs stay in the first cache
                         own = min(block, (count - p + vector - 1) // vector * vector)
-                        source = address(transformed[w]) + p * positions * channels * itemsize
-                        for t in range(positions):
+                        source = (
+                            address(transformed[w]) + p // block * positions * spread * itemsize
+                        )
+                        for panel in range(first_panel, last_panel):
                             tile_of_steps(
                                 like, own // vector, address(weights[t, panel]), address(row_steps),
-                                ROWS, source + t * channels * own * itemsize, own, channels, 0,
-                                address(products[w]) + (t * ROWS * most + p) * itemsize, most,
+                                ROWS, source + t * spread * itemsize, own, channels, 0,
+                                address(products[w])
+                                + (t * step + (panel - first_panel) * ROWS * most + p) * itemsize,
+                                most,
                             )  # fmt: skip
-                    for g in range(min(ROWS, filters - panel * ROWS)):
-                        k = panel * ROWS + g
-                        for p in range(0, count, vector):
-                            _transform_output(
-                                like, m, address(products[w]) + (g * most + p) * itemsize,
-                                ROWS * most, address(pixels[w]) + p * m * itemsize, m * most,
-                            )  # fmt: skip
-                        _store(
-                            pixels[w], m, first, count, columns, across, most, bias[k], activation,
-                            out[image, k],
+                for k in range(first_panel * ROWS, min(last_panel * ROWS, filters)):
+                    row = (k - first_panel * ROWS) * most
+                    for p in range(0, count, vector):
+                        _transform_output(
+                            like, m, address(products[w]) + (row + p) * itemsize, step,
+                            address(pixels[w]) + p * m * itemsize, m * most,
                         )  # fmt: skip
+                    _store(
+                        pixels[w], m, first, count, columns, together, most, bias[k], activation,
+                        out[image : image + here, k],
+                    )  # fmt: skip
 
 
 @helper
 def _store(
-    pixels: Array, m: int, first: int, count: int, columns: int, across: int, most: int,
+    pixels: Array, m: int, first: int, count: int, columns: int, together: int, most: int,
     bias: float, activation: int, out: Array,
 ) -> None:  # fmt: skip
-    """Write `count` tiles from flat position `first` on, m rows of pixels, to an image (H, W)."""
+    """Write `count` tiles from flat position `first` on, m rows of pixels, to images (N, H, W)."""
     added = pixels.dtype.type(bias)
     size = pixels.itemsize
-    height, width = out.shape
-    i, j = divmod(first, columns)
+    images, height, width = out.shape
+    i, place = divmod(first, columns * together)
     done = 0
     while done < count:
+        image, j = divmod(place, columns)
         run = min(columns - j, count - done)
-        valid = min(min(run, across - j) * m, width - j * m)
-        if valid > 0:
+        valid = min(min(run, columns - 1 - j) * m, width - j * m)  # the last column is a border
+        if valid > 0 and image < images:
             for a in range(min(m, height - i * m)):
                 start = a * m * most + done * m
+                target = out[image, i * m + a]
                 if activation < 2:
                     finish_lines(
                         added, address(pixels) + start * size, 0, added, activation, 1, valid,
-                        address(out) + ((i * m + a) * width + j * m) * size, 0,
+                        address(target) + j * m * size, 0,
                     )  # fmt: skip
                 else:
                     activate(
                         pixels[start : start + valid], added, activation,
-                        out[i * m + a, j * m : j * m + valid],
+                        target[j * m : j * m + valid],
                     )  # fmt: skip
         done += run
-        i, j = i + 1, 0
+        place += run
+        if place == columns * together:
+            i, place = i + 1, 0
 
 
 def _run(
@@ -331,17 +360,25 @@ def _run(
     _transform_weights(panels * ROWS * channels * 30, weight, turned, factors, weights)
     rows, columns = (-(-s // m) + 1 for s in size)
     block = MOST_VECTORS * lanes(x.itemsize)
+    together = min(n, -(-FEW_BLOCKS * block // (rows * columns)))
+    groups = -(-n // together)
+    together = -(-n // groups)  # alike
     most = TRANSFORMED_BYTES // (positions * channels * x.itemsize) // block * block
-    most = max(block, min(most, -(-rows * columns // block) * block))
-    splits = max(1, min(panels, threads.count // n))
-    workers = max(1, min(threads.count, n * splits))
+    most = max(FEW_BLOCKS * block, most)
+    most = min(most, -(-rows * columns * together // block) * block)
+    splits = max(1, min(panels, threads.count // groups))
+    workers = max(1, min(threads.count, groups * splits))
+    spread = apart(channels * block, x.itemsize)
+    step = apart(-(-panels // splits) * ROWS * most, x.itemsize)
     _convolve(
         n * filters * channels * size[0] * size[1] * 4,
-        m, x.reshape(n, channels, height * width), (height, width), padding, rows, columns, weights,
-        np.zeros(filters, x.dtype) if bias is None else bias, activation, splits, most, ROW_STEPS,
-        for_each("images", workers, channels * m * m * rows * columns + 2 * block, x.dtype),
-        for_each("transformed", workers, most * positions * channels, x.dtype),
-        for_each("products", workers, positions * ROWS * most, x.dtype),
+        m, x.reshape(n, channels, height * width), (height, width), padding, rows, columns, together,
+        weights, np.zeros(filters, x.dtype) if bias is None else bias, activation, splits, most, spread, step,
+        ROW_STEPS,
+        for_each("images", workers, channels * m * m * rows * columns * together + 2 * block,
+            x.dtype),
+        for_each("transformed", workers, most // block * positions * spread, x.dtype),
+        for_each("products", workers, positions * step, x.dtype),
         for_each("pixels", workers, m * m * most, x.dtype),
         out,
     )  # fmt: skip
