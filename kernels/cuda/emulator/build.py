@@ -7,6 +7,7 @@ by a hash of its source, the options, the emulator's own files and the compiler.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -132,7 +133,11 @@ def clear_cache() -> None:
     shutil.rmtree(user_cache_root() / "cuda-emulator", ignore_errors=True)
     cache_folder.cache_clear()
     runtime_library.cache_clear()
+    _precompiled.cache_clear()
 
+
+_failures: dict[str, str] = {}
+"""What the compiler said of modules that failed: a check asks for each many times."""
 
 _temporary: list[tempfile.TemporaryDirectory[str]] = []
 
@@ -215,16 +220,25 @@ def build(
     clean = strip_comments(code)
     declared = kernels(clean)
     source = _translation_unit(clean, name, declared, name_expressions)
-    flags = [*FLAGS, *_machine_flags(), *(CHECKS if checked else ()), *compiler_options(options)]
-    flags += ["-include", str(NATIVE / "device.h"), f"-I{NATIVE / 'include'}", f"-I{INCLUDE}"]
+    general = [*FLAGS, *_machine_flags(), *(CHECKS if checked else ())]
+    chosen = compiler_options(options)
+    standard = next(option for option in chosen if option.startswith("-std="))
+    flags = [*general, *chosen, f"-I{NATIVE / 'include'}", f"-I{INCLUDE}"]
+    flags += ["-include", str(_precompiled((*general, standard)) / "device.h")]
     headers = b"".join(path.read_bytes() for path in sorted(INCLUDE.glob("*.h")))
     included = b"".join(_headers_on_path(clean, flags))
     key = hashlib.sha256("\0".join([source, *flags]).encode() + headers + included).hexdigest()[:24]
     library = cache_folder() / f"{key}.so"
     notes = library.with_suffix(".json")
     if not (library.exists() and notes.exists()):
+        if key in _failures:
+            raise CompileError(_failures[key])
         with tempfile.TemporaryDirectory(dir=cache_folder()) as work:
-            made = _compile(source, Path(name).name, flags, runtime, Path(work))
+            try:
+                made = _compile(source, Path(name).name, flags, runtime, Path(work))
+            except CompileError as error:
+                _failures[key] = str(error)
+                raise
             found = [vars(symbol) for symbol in _symbols(made)]
             described = Path(work) / "notes.json"
             described.write_text(json.dumps(found))
@@ -232,6 +246,27 @@ def build(
             os.replace(made, library)
     symbols = tuple(Symbol(**entry) for entry in json.loads(notes.read_text()))
     return Build(library, symbols, declared, allowed_race_lines(code))
+
+
+@lru_cache
+def _precompiled(flags: tuple[str, ...]) -> Path:
+    """Return a folder with device.h and its compiled form: a kernel then takes a third of the time.
+
+    Where options of a kernel do not fit the compiled form, g++ takes the header itself.
+    """
+    name = hashlib.sha256("\0".join(flags).encode()).hexdigest()[:12]
+    folder = cache_folder() / f"header-{name}"
+    if not folder.is_dir():
+        with tempfile.TemporaryDirectory(dir=cache_folder()) as work:
+            made = Path(work) / "header"
+            made.mkdir()
+            for header in NATIVE.glob("device*.h"):
+                shutil.copy(header, made)
+            header = made / "device.h"
+            _run_compiler(["g++", *flags, "-x", "c++-header", str(header), "-o", f"{header}.gch"])
+            with contextlib.suppress(OSError):  # another process was quicker
+                made.rename(folder)
+    return folder
 
 
 def _headers_on_path(code: str, flags: list[str]) -> list[bytes]:

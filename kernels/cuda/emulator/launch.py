@@ -131,6 +131,14 @@ STRUCT, INTEGER, FLOAT, POINTER = range(4)
 _KIND_NAMES = {STRUCT: "a struct", INTEGER: "an integer", FLOAT: "a floating-point number"}
 _DTYPE_KINDS = {"f": FLOAT, "i": INTEGER, "u": INTEGER, "b": INTEGER, "V": STRUCT}
 
+_allowed_races: dict[AllowedRace, int] = {}
+
+
+def allowed_races() -> dict[AllowedRace, int]:
+    """Return the races met at lines that allow them, with how often, for a summary of a run."""
+    return dict(_allowed_races)
+
+
 _lock = threading.Lock()
 _runtime: Any = None
 
@@ -186,7 +194,7 @@ class Module:
         _load_runtime()
         self.library = ctypes.CDLL(str(self.build.library))
         self.allowed_races: list[AllowedRace] = []
-        """The races that launches met at lines which allow them."""
+        """The races that this module's launches met at lines which allow them."""
         self._kernels: dict[str, CompiledKernel] = {}
         start = ctypes.addressof(ctypes.c_char.in_dll(self.library, "trine_kernels"))
         table = ctypes.cast(start, ctypes.POINTER(_Kernel))
@@ -440,7 +448,9 @@ class CompiledKernel:
             file, _, number = line.rpartition(":")
             reason = self.module.build.allowed_races.get(int(number)) if number.isdigit() else None
             if reason is not None and file == Path(self.module.name).name:
-                self.module.allowed_races.append(AllowedRace(self.name, line, reason))
+                race = AllowedRace(self.name, line, reason)
+                self.module.allowed_races.append(race)
+                _allowed_races[race] = _allowed_races.get(race, 0) + 1
                 return True
         return False
 

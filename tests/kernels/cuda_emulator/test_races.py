@@ -355,6 +355,7 @@ def test_a_race_that_a_line_allows_is_counted(cu):
     (allowed,) = cu.module.allowed_races
     assert allowed.kernel == "same_value"
     assert allowed.reason == "every thread stores the same flag"
+    assert emulator.allowed_races()[allowed] >= 1
     fault = cu.fault("same_value", (x, y))  # the next line allows nothing
     assert fault.place.array == "y"
 
