@@ -36,6 +36,7 @@ INCLUDE = Path(__file__).parent.parent / "include"
 """The headers that the project's kernels share."""
 
 TOOLS = ("g++", "readelf", "addr2line")
+OLDEST_COMPILER = 11  # tells volatile accesses apart
 
 _NOT_THE_KERNELS = (
     "trine_", "Trine", "typeinfo", "vtable", "completed.", "__",
@@ -99,7 +100,16 @@ def unavailable() -> str | None:
     missing = [tool for tool in TOOLS if shutil.which(tool) is None]
     if missing:
         return f"it needs {' and '.join(missing)} (Debian: apt install g++ binutils)"
+    if _compiler_version() < OLDEST_COMPILER:
+        return f"it needs g++ {OLDEST_COMPILER} or later, and this is {_compiler_version()}"
     return None
+
+
+@lru_cache(maxsize=1)
+def _compiler_version() -> int:
+    done = subprocess.run(["g++", "-dumpversion"], capture_output=True, text=True, check=False)
+    major = done.stdout.strip().split(".")[0]
+    return int(major) if major.isdigit() else 0
 
 
 def require() -> None:
@@ -177,7 +187,7 @@ def runtime_library() -> Path:
             )
             if done.returncode:
                 raise ToolchainError(
-                    f"[emulate] expected g++ 10 or later, but it says: {done.stderr[:2000]}"
+                    f"[emulate] expected the runtime to compile, but g++ says: {done.stderr[:2000]}"
                 )
             os.replace(made, library)
     return library

@@ -316,3 +316,26 @@ def test_without_a_compiler_the_reason_is_told(monkeypatch):
 def test_on_another_machine_the_reason_is_told(monkeypatch):
     monkeypatch.setattr("platform.machine", lambda: "aarch64")
     assert "aarch64" in emulator.unavailable()
+
+
+def test_an_old_compiler_is_told(monkeypatch):
+    monkeypatch.setattr("trine.kernels.cuda.emulator.build._compiler_version", lambda: 9)
+    assert emulator.unavailable() == "it needs g++ 11 or later, and this is 9"
+
+
+def test_without_checks_kernels_only_compute():
+    code = """
+    extern "C" __global__ void k(float* x, int n) {
+      __shared__ float s[32];
+      s[threadIdx.x] = 1.0f;
+      if (n) __syncthreads();
+      x[threadIdx.x] += s[31 - threadIdx.x] + x[0];
+    }"""
+    module = emulator.Module(code, checked=False)
+    x = floats(32)
+    counts = module.kernel("k").launch((1,), (32,), (x, np.int32(1)))
+    assert counts.accesses == 0
+    assert counts.barriers == 1
+    assert (x >= 1).all()
+    with pytest.raises(emulator.KernelError, match="race"):
+        emulator.Module(code).kernel("k").launch((1,), (32,), (x, np.int32(1)))
