@@ -49,6 +49,24 @@ def test_lines_stay_where_they_were():
     assert swapped == "alignas(16) __shared__ float x[4];"
 
 
+@pytest.mark.parametrize(
+    "declaration",
+    [
+        "extern __shared__ float s[];",
+        "extern __shared__ __align__(16) unsigned char s[];",
+        "extern __shared__ alignas(alignof(T)) T s [ ] ;",
+        "extern __align__(8) __shared__ double s[];",
+    ],
+)
+def test_forms_of_dynamic_shared_memory(declaration):
+    inside = source.for_gcc(f"namespace a {{ void f() {{ {declaration} }} }}")
+    assert "* const s = ((" in inside
+    for scope in ("{}", "namespace a {{ {} }}", 'extern "C" {{ void f() {{ }} {} }}'):
+        outside = source.for_gcc(scope.format(declaration))
+        assert "#define s ((" in outside
+        assert "extern __" not in outside
+
+
 def test_allowed_races_are_read_from_comments():
     code = "a;\nb;  // trine: allow-race(all store one)\n// trine: allow-race()\n"
     assert source.allowed_race_lines(code) == {2: "all store one"}
