@@ -38,6 +38,9 @@ extern "C" __global__ void wrap(unsigned* out, unsigned a, unsigned b) { out[0] 
 extern "C" __global__ void loop_on_memory(volatile float* out, int n) {
   for (long long i = 0; n < 0 || i < n; i++) out[0] = out[0] + 1.0f;
 }
+extern "C" __global__ void loop_on_plain_memory(float* out, int n) {
+  for (unsigned i = 0; n < 0 || (int)i < n; i++) out[i & 1] = out[(i + 1) & 1] + 1.0f;
+}
 extern "C" __global__ void loop_on_registers(float* out, float until) {
   float x = out[0];
   while (x < until) x = x * 0.5f + 0.5f;
@@ -220,11 +223,16 @@ def test_runaway_by_accesses(cu):
 
 
 @pytest.mark.parametrize(
-    ("kernel", "argument"), [("loop_on_memory", np.int32(-1)), ("loop_on_registers", np.float32(2))]
+    ("kernel", "argument"),
+    [
+        ("loop_on_memory", np.int32(-1)),
+        ("loop_on_plain_memory", np.int32(-1)),
+        ("loop_on_registers", np.float32(2)),
+    ],
 )
 def test_runaway_by_time(cu, kernel, argument):
     short = emulator.Settings(seconds_budget=0.2)
-    fault = cu.fault(kernel, (floats(1), argument), block=1, chosen=short)
+    fault = cu.fault(kernel, (floats(2), argument), block=1, chosen=short)
     assert fault.kind == "runaway"
     assert "0.2 s of CPU time" in str(fault)
     cu.run("fill", (floats(8), *FILL), block=8)  # and the next launch works
