@@ -146,7 +146,7 @@ _runtime: Any = None
 def _load_runtime() -> Any:
     global _runtime  # noqa: PLW0603  loaded once; the kernels' modules link with it
     if _runtime is None:
-        library = ctypes.CDLL(str(building.runtime_library()), mode=ctypes.RTLD_GLOBAL)
+        library = ctypes.CDLL(str(building.runtime_library()))
         size, pointer, text = ctypes.c_size_t, ctypes.c_void_p, ctypes.c_char_p
         library.trine_bind.argtypes = [size, pointer]
         library.trine_bind.restype = size
