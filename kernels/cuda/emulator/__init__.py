@@ -42,6 +42,7 @@ from trine.kernels.cuda.emulator.launch import (
     DeviceMemory,
     Module,
     Settings,
+    allowed_races,
     configure,
 )
 from trine.kernels.cuda.emulator.report import (
@@ -74,6 +75,7 @@ __all__ = [
     "Place",
     "Settings",
     "ToolchainError",
+    "allowed_races",
     "clear_cache",
     "configure",
     "environment",

@@ -131,6 +131,14 @@ STRUCT, INTEGER, FLOAT, POINTER = range(4)
 _KIND_NAMES = {STRUCT: "a struct", INTEGER: "an integer", FLOAT: "a floating-point number"}
 _DTYPE_KINDS = {"f": FLOAT, "i": INTEGER, "u": INTEGER, "b": INTEGER, "V": STRUCT}
 
+_allowed_races: dict[AllowedRace, int] = {}
+
+
+def allowed_races() -> dict[AllowedRace, int]:
+    """Return the races met at lines that allow them, with how often, for a summary of a run."""
+    return dict(_allowed_races)
+
+
 _lock = threading.Lock()
 _runtime: Any = None
 
@@ -138,7 +146,7 @@ _runtime: Any = None
 def _load_runtime() -> Any:
     global _runtime  # noqa: PLW0603  loaded once; the kernels' modules link with it
     if _runtime is None:
-        library = ctypes.CDLL(str(building.runtime_library()), mode=ctypes.RTLD_GLOBAL)
+        library = ctypes.CDLL(str(building.runtime_library()))
         size, pointer, text = ctypes.c_size_t, ctypes.c_void_p, ctypes.c_char_p
         library.trine_bind.argtypes = [size, pointer]
         library.trine_bind.restype = size
@@ -186,7 +194,7 @@ class Module:
         _load_runtime()
         self.library = ctypes.CDLL(str(self.build.library))
         self.allowed_races: list[AllowedRace] = []
-        """The races that launches met at lines which allow them."""
+        """The races that this module's launches met at lines which allow them."""
         self._kernels: dict[str, CompiledKernel] = {}
         start = ctypes.addressof(ctypes.c_char.in_dll(self.library, "trine_kernels"))
         table = ctypes.cast(start, ctypes.POINTER(_Kernel))
@@ -440,7 +448,9 @@ class CompiledKernel:
             file, _, number = line.rpartition(":")
             reason = self.module.build.allowed_races.get(int(number)) if number.isdigit() else None
             if reason is not None and file == Path(self.module.name).name:
-                self.module.allowed_races.append(AllowedRace(self.name, line, reason))
+                race = AllowedRace(self.name, line, reason)
+                self.module.allowed_races.append(race)
+                _allowed_races[race] = _allowed_races.get(race, 0) + 1
                 return True
         return False
 

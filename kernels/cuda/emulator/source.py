@@ -15,11 +15,14 @@ _KERNEL = re.compile(
     r"(?:void\s+)?(?P<name>\w+)\s*\((?P<parameters>(?:[^()]|\([^()]*\))*)\)"
 )
 
+_ALIGN = r"(?:(?:__align__|alignas)\s*\((?:[^()]|\([^()]*\))*\)\s*)?"
 _DYNAMIC_SHARED = re.compile(
-    r"extern\s+__shared__\s+(?:(?:__align__|alignas)\s*\(\s*\w+\s*\)\s*)?"
-    r"(?P<type>[\w:][\w:\s]*?)\s+(?:(?:__align__|alignas)\s*\(\s*\w+\s*\)\s*)?"
+    rf"extern\s+{_ALIGN}__shared__\s+{_ALIGN}(?P<type>[\w:][\w:\s]*?)\s+{_ALIGN}"
     r"(?P<name>\w+)\s*\[\s*\]\s*;"
 )
+
+# A brace and, where it opens no function, what stands before it.
+_BRACE = re.compile(r'(?P<scope>namespace\s*[\w:]*\s*|extern\s+"C"\s*)?\{|\}')
 
 # g++ wants alignas before the word that __shared__ stands for.
 _SHARED_ALIGNAS = re.compile(r"__shared__(?P<space>\s+)(?P<alignas>alignas\s*\([^()]*\))")
@@ -101,13 +104,24 @@ def _replace_dynamic_shared(code: str) -> str:
     def replace(match: re.Match[str]) -> str:
         pointer = f"(({match['type']}*)trine_dynamic_shared())"
         before = code[: match.start()]
-        if before.count("{") > before.count("}"):
+        if _inside_function(before):
             return f"{match['type']}* const {match['name']} = {pointer};"
         # Outside of functions a variable would be set once, before any launch: a macro is not.
         line = before.count("\n") + match.group(0).count("\n") + 1
         return f"\n#define {match['name']} {pointer}\n#line {line}\n"
 
     return _DYNAMIC_SHARED.sub(replace, code)
+
+
+def _inside_function(before: str) -> bool:
+    """Return whether the text ends within braces other than those of namespaces and extern "C"."""
+    open_braces: list[bool] = []
+    for brace in _BRACE.finditer(before):
+        if brace.group(0) != "}":
+            open_braces.append(brace["scope"] is None)
+        elif open_braces:
+            open_braces.pop()
+    return any(open_braces)
 
 
 def allowed_race_lines(code: str) -> dict[int, str]:

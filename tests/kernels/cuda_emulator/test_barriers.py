@@ -123,6 +123,7 @@ def test_deadlock_names_who_waits_where(cu):
     assert fault.kind == "deadlock"
     assert "at a warp operation in line" in str(fault)
     assert "at __syncthreads in line" in str(fault)
+    cu.run("warp_waits_for_barrier", (ints(),), block=16)  # all of them in one branch
 
 
 def test_a_grid_barrier_orders_all_blocks(cu):

@@ -69,7 +69,7 @@ def test_a_wrong_kernel_fails_and_says_where(files, right, wrong, message):
     (files / "relu.cu").write_text(SOURCE.replace(right, wrong))
     done = command("check", "--kernel-file", files / "mine.py", "--emulate", LC_ALL="C")
     assert done.returncode == 1
-    assert "FAILED relu on cupy" in done.stdout
+    assert "FAILED relu on cupy (mine, float32)" in done.stdout
     assert message in done.stdout.replace("‘", "'").replace("’", "'")
     if ":" in message:
         assert "relu.cu:4" in done.stdout  # the line of the access

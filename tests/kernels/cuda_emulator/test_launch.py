@@ -38,6 +38,9 @@ extern "C" __global__ void wrap(unsigned* out, unsigned a, unsigned b) { out[0] 
 extern "C" __global__ void loop_on_memory(volatile float* out, int n) {
   for (long long i = 0; n < 0 || i < n; i++) out[0] = out[0] + 1.0f;
 }
+extern "C" __global__ void loop_on_plain_memory(float* out, int n) {
+  for (unsigned i = 0; n < 0 || (int)i < n; i++) out[i & 1] = out[(i + 1) & 1] + 1.0f;
+}
 extern "C" __global__ void loop_on_registers(float* out, float until) {
   float x = out[0];
   while (x < until) x = x * 0.5f + 0.5f;
@@ -220,11 +223,16 @@ def test_runaway_by_accesses(cu):
 
 
 @pytest.mark.parametrize(
-    ("kernel", "argument"), [("loop_on_memory", np.int32(-1)), ("loop_on_registers", np.float32(2))]
+    ("kernel", "argument"),
+    [
+        ("loop_on_memory", np.int32(-1)),
+        ("loop_on_plain_memory", np.int32(-1)),
+        ("loop_on_registers", np.float32(2)),
+    ],
 )
 def test_runaway_by_time(cu, kernel, argument):
     short = emulator.Settings(seconds_budget=0.2)
-    fault = cu.fault(kernel, (floats(1), argument), block=1, chosen=short)
+    fault = cu.fault(kernel, (floats(2), argument), block=1, chosen=short)
     assert fault.kind == "runaway"
     assert "0.2 s of CPU time" in str(fault)
     cu.run("fill", (floats(8), *FILL), block=8)  # and the next launch works
@@ -316,3 +324,26 @@ def test_without_a_compiler_the_reason_is_told(monkeypatch):
 def test_on_another_machine_the_reason_is_told(monkeypatch):
     monkeypatch.setattr("platform.machine", lambda: "aarch64")
     assert "aarch64" in emulator.unavailable()
+
+
+def test_an_old_compiler_is_told(monkeypatch):
+    monkeypatch.setattr("trine.kernels.cuda.emulator.build._compiler_version", lambda: 9)
+    assert emulator.unavailable() == "it needs g++ 11 or later, and this is 9"
+
+
+def test_without_checks_kernels_only_compute():
+    code = """
+    extern "C" __global__ void k(float* x, int n) {
+      __shared__ float s[32];
+      s[threadIdx.x] = 1.0f;
+      if (n) __syncthreads();
+      x[threadIdx.x] += s[31 - threadIdx.x] + x[0];
+    }"""
+    module = emulator.Module(code, checked=False)
+    x = floats(32)
+    counts = module.kernel("k").launch((1,), (32,), (x, np.int32(1)))
+    assert counts.accesses == 0
+    assert counts.barriers == 1
+    assert (x >= 1).all()
+    with pytest.raises(emulator.KernelError, match="race"):
+        emulator.Module(code).kernel("k").launch((1,), (32,), (x, np.int32(1)))

@@ -33,6 +33,19 @@ extern "C" __global__ void read_by_all(float* x) {
   if (x[64] == 0.0f) __syncthreads();
   if (threadIdx.x == 1) tile[0] = v;  // at: read_by_all
 }
+// The writer is the last reader, in the order in which threads run: the others count as well.
+extern "C" __global__ void last_reader_writes(float* x, int sync) {
+  __shared__ float tile[2];
+  if (threadIdx.x == 0) tile[0] = 1.0f;
+  __syncthreads();
+  float v = tile[0];
+  if (sync) __syncthreads();
+  if (threadIdx.x == blockDim.x - 1) tile[0] = v + 1.0f;
+}
+extern "C" __global__ void last_block_writes(float* x, int offset) {
+  float v = x[0];
+  if (blockIdx.x == gridDim.x - 1) x[offset] = v + 1.0f;
+}
 extern "C" __global__ void double_buffer(float* x) {
   __shared__ float tile[2][64];
   float sum = 0;
@@ -66,6 +79,11 @@ extern "C" __global__ void atomic_then_plain(int* x, int wait) {
   atomicAdd(&count, 1);  // at: atomic
   if (wait) __syncthreads();
   if (threadIdx.x == 5) x[0] = count;  // at: plain
+}
+extern "C" __global__ void plain_then_atomic(int* x, int wait) {
+  if (threadIdx.x == 0) x[0] = 5;
+  if (wait) __syncthreads();
+  atomicAdd(x, 1);
 }
 extern "C" __global__ void bytes(unsigned char* x, int shift) {
   x[threadIdx.x >> shift] = 1;
@@ -237,6 +255,23 @@ def test_a_place_that_many_read_then_one_writes(cu):
     cu.run("read_by_all", (with_switch(True),), block=64)
 
 
+@pytest.mark.parametrize("threads", [2, 33, 64])
+def test_all_readers_count_not_only_the_last(cu, threads):
+    cu.run("last_reader_writes", (floats(1), np.int32(1)), block=threads)
+    fault = cu.fault("last_reader_writes", (floats(1), np.int32(0)), block=threads)
+    assert (fault.kind, fault.place.array) == ("race", "tile")
+
+
+def test_readers_of_other_blocks_count(cu):
+    cu.run("last_block_writes", (floats(2), np.int32(1)), grid=3, block=1)
+    for order in ("forward", "reverse"):
+        chosen = emulator.Settings(order=order)
+        arguments = floats(2), np.int32(0)
+        assert (
+            cu.fault("last_block_writes", arguments, grid=3, block=1, chosen=chosen).kind == "race"
+        )
+
+
 def test_a_double_buffer_needs_one_barrier_a_step(cu):
     cu.run("double_buffer", (floats(64),), block=64)
 
@@ -280,6 +315,10 @@ def test_an_atomic_and_a_plain_access_race(cu):
     x = ints(1)
     cu.run("atomic_then_plain", (x, np.int32(1)), block=64)
     assert x[0] == 64
+    fault = cu.fault("atomic_then_plain", (ints(1), np.int32(0)), block=6)  # nothing after the read
+    assert fault.place.lines == (cu.line("plain"), cu.line("atomic"))
+    assert cu.fault("plain_then_atomic", (ints(1), np.int32(0))).kind == "race"
+    cu.run("plain_then_atomic", (ints(1), np.int32(1)))
 
 
 def test_neighbouring_bytes_do_not_race(cu):
@@ -355,6 +394,7 @@ def test_a_race_that_a_line_allows_is_counted(cu):
     (allowed,) = cu.module.allowed_races
     assert allowed.kernel == "same_value"
     assert allowed.reason == "every thread stores the same flag"
+    assert emulator.allowed_races()[allowed] >= 1
     fault = cu.fault("same_value", (x, y))  # the next line allows nothing
     assert fault.place.array == "y"
 

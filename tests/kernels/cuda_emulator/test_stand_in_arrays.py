@@ -227,6 +227,10 @@ def test_views_of_a_flat_buffer(cp):
     part[...] = 1
     assert flat.get().tolist() == [0, 0, 1, 1, 1, 1, 1, 1, 0, 0]
     assert flat.view(np.uint32).get()[2] == 0x3F800000
+    flat.data.copy_from_device_async(part.data, 8)
+    (flat.data + 36).memset_async(0xFF, 4)
+    assert flat.get()[:3].tolist() == [1, 1, 1]
+    assert np.isnan(flat.get()[9])
 
 
 def test_the_device(cp):

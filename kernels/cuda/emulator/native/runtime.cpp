@@ -65,7 +65,6 @@ static void begin_block(Block& b, uint32_t id) {
         t.id = id * threads_per_block + (uint32_t)i;
         t.index = {i % block_dim.x, i / block_dim.x % block_dim.y, i / (block_dim.x * block_dim.y)};
         t.state = State::fresh;
-        t.fenced = false;
         t.copy_group = 0;
         t.spins = 0;
         t.at_fence.clear();
@@ -262,7 +261,10 @@ int trine_launch(void (*function)(void**), void** arguments, const unsigned* gri
     stop_watching();
     _mm_setcsr(control);
     current = nullptr;
-    for (Region& r : regions) std::vector<Cell>().swap(r.cells);
+    for (Region& r : regions) {
+        std::vector<Cell>().swap(r.cells);
+        r.atomics.clear();
+    }
     return fault.raised || !races.empty();
 }
 const Fault* trine_fault() { return fault.raised ? &fault : nullptr; }

@@ -103,6 +103,7 @@ static struct sigaction old_segv, old_alarm;
 static timer_t timer;
 static bool have_timer;
 static char signal_stack[64 << 10];
+static stack_t old_signal_stack;  // Python's own, where it has one
 
 static void on_segv(int number, siginfo_t* info, void* context) {
     uintptr_t address = (uintptr_t)info->si_addr;
@@ -125,7 +126,7 @@ static void watch() {
     stack_t alternative{};
     alternative.ss_sp = signal_stack;
     alternative.ss_size = sizeof signal_stack;
-    sigaltstack(&alternative, nullptr);
+    sigaltstack(&alternative, &old_signal_stack);
     struct sigaction action {};
     action.sa_sigaction = on_segv;
     action.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER;
@@ -154,7 +155,5 @@ static void stop_watching() {
         sigaction(SIGRTMIN + 3, &old_alarm, nullptr);
     }
     sigaction(SIGSEGV, &old_segv, nullptr);
-    stack_t none{};
-    none.ss_flags = SS_DISABLE;
-    sigaltstack(&none, nullptr);
+    sigaltstack(&old_signal_stack, nullptr);
 }

@@ -7,10 +7,6 @@
 #pragma once
 #include "state.h"
 
-struct Stamp {
-    uint32_t thread, epoch, clock;
-};
-
 static Warp& own_warp() { return *current->warp; }
 static unsigned own_lane() { return current->lane; }
 
@@ -70,7 +66,6 @@ extern "C" void trine_fence(int) {
     current->at_fence = current->acquired;
     learn(current->at_fence, active->acquired);
     learn(current->at_fence, {mine});
-    current->fenced = true;
 }
 
 // An atomic, or volatile, access publishes what its thread had fenced, and hears what others had.
@@ -81,5 +76,5 @@ static void synchronise_at(uintptr_t address, bool reads, bool writes) {
     }
     if (!writes) return;
     if (!reads) released_at.erase(address);  // a plain store ends the sequence of releases
-    if (current->fenced) learn(released_at[address], current->at_fence);
+    if (!current->at_fence.empty()) learn(released_at[address], current->at_fence);
 }

@@ -10,10 +10,10 @@ enum Mode : unsigned { kRead = 1, kWrite = 2, kAtomic = 4 };
 static const char* verb(unsigned mode) { return mode & kWrite ? "write" : "read"; }
 
 struct Cell {
-    Stamp write, read;  // of the last writer; of the last reader
+    Stamp write, read;  // the last plain write; the last read
     uint32_t write_pc, read_pc;
     uint32_t lanes;  // which lanes read, where they are all of one warp
-    bool write_atomic, read_atomic, in_flight;
+    bool has_atomics, read_atomic, in_flight;
     Readers readers;
 };
 
@@ -77,7 +77,11 @@ static void refine(Region& r, uintptr_t offset, unsigned size) {
     unsigned factor = r.granule / granule;
     std::vector<Cell> finer(r.cells.size() * factor);
     for (size_t i = 0; i < finer.size(); i++) finer[i] = r.cells[i / factor];
+    std::unordered_map<size_t, Atomics> atomics;
+    for (const auto& entry : r.atomics)
+        for (unsigned k = 0; k < factor; k++) atomics[entry.first * factor + k] = entry.second;
     r.cells.swap(finer);
+    r.atomics.swap(atomics);
     r.granule = granule;
 }
 
@@ -131,6 +135,28 @@ static void add_reader(Cell& c, const Stamp& me) {
     c.read = me;
 }
 
+static void note_atomic(Region& r, size_t cell, const Stamp& me, uint32_t pc) {
+    Atomics& a = r.atomics[cell];
+    if (!r.cells[cell].has_atomics) {
+        a.rival.epoch = 0;
+    } else if (a.last.thread != me.thread && !ordered(a.last)) {
+        a.rival = a.last;
+        a.rival_pc = a.last_pc;
+    }
+    a.last = me;
+    a.last_pc = pc;
+    r.cells[cell].has_atomics = true;
+}
+
+// A plain access must be ordered after all atomics of other threads.
+static void check_atomics(Region& r, size_t cell, bool write, uintptr_t pc) {
+    const Atomics& a = r.atomics[cell];
+    const char* what = write ? "written after an atomic" : "read after an atomic";
+    if (a.last.thread != current->id && !ordered(a.last)) race(r, cell * r.granule, what, a.last.thread, a.last_pc, pc);
+    else if (a.rival.epoch && a.rival.thread != current->id && !ordered(a.rival))
+        race(r, cell * r.granule, what, a.rival.thread, a.rival_pc, pc);
+}
+
 static inline void judge(Region& r, uintptr_t offset, unsigned size, unsigned mode, uintptr_t pc) {
     const bool write = mode & kWrite, atomic = mode & kAtomic;
     if (offset % r.granule || size % r.granule) refine(r, offset, size);
@@ -140,31 +166,35 @@ static inline void judge(Region& r, uintptr_t offset, unsigned size, unsigned mo
     for (size_t i = offset / r.granule; i <= last; i++) {
         Cell& c = r.cells[i];
         if (r.shared) {  // the cells of an earlier block are as good as empty
-            if (c.write.epoch < active->first_epoch) {
-                c.write.epoch = 0;
-                if (mode & kRead) {
-                    long long within;
-                    const char* array = array_name(r, i * r.granule, &within);
-                    fail_at(array, within, pc, 0, "uninitialised-shared",
-                            "%s of shared memory that no thread of the block has written", write ? "an atomic" : "a read");
-                }
-            }
+            if (c.write.epoch < active->first_epoch) c.write.epoch = 0;
             if (c.read.epoch < active->first_epoch) c.readers = Readers::none;
+            if (c.has_atomics && r.atomics[i].last.epoch < active->first_epoch) c.has_atomics = false;
+            if ((mode & kRead) && !c.write.epoch && !c.has_atomics) {
+                long long within;
+                const char* array = array_name(r, i * r.granule, &within);
+                fail_at(array, within, pc, 0, "uninitialised-shared",
+                        "%s of shared memory that no thread of the block has written", write ? "an atomic" : "a read");
+            }
         }
         if (c.in_flight)
             race(r, i * r.granule, write ? "written while a cp.async into it is under way, issued"
                                          : "read while a cp.async into it is under way, issued",
                  c.write.thread, c.write_pc, pc);
-        if (c.write.epoch && c.write.thread != me.thread && !(atomic && c.write_atomic) && !ordered(c.write))
+        if (c.write.epoch && c.write.thread != me.thread && !ordered(c.write))
             race(r, i * r.granule, write ? "written after a write" : "read after a write", c.write.thread, c.write_pc, pc);
+        if (c.has_atomics && !atomic) check_atomics(r, i, write, pc);
         if (write) {
             if (c.readers != Readers::none && !(c.readers == Readers::one && c.read.thread == me.thread) &&
                 !(atomic && c.read_atomic) && !reads_are_ordered(c))
                 race(r, i * r.granule, "written after a read", c.read.thread, c.read_pc, pc);
-            c.write = me;
-            c.write_pc = short_pc;
-            c.write_atomic = atomic;
             c.readers = Readers::none;
+            if (atomic) {
+                note_atomic(r, i, me, short_pc);
+            } else {
+                c.write = me;
+                c.write_pc = short_pc;
+                c.has_atomics = false;
+            }
         } else if (c.readers == Readers::one && c.read.thread == me.thread) {
             c.read = me;
             c.read_pc = short_pc;

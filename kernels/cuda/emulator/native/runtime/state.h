@@ -61,7 +61,8 @@ struct Thread {
         void* out;
         const void* in[3];
     } warp_call;
-    bool fenced;  // a fence since the last release
+    // What it knew at its last fence, empty before the first; what it acquired; what it will have
+    // acquired at its next fence or barrier.
     Knowledge at_fence, acquired, pending;
     std::vector<Copy> copies;
     int copy_group;
@@ -74,6 +75,17 @@ struct Warp {
     uint32_t seen[kWarp][kWarp];  // [lane][other]: up to which clock `other` is ordered before
 };
 
+struct Stamp {
+    uint32_t thread, epoch, clock;
+};
+
+// The atomics on a place since its last plain write: the last one, and one by another thread that
+// the last is not ordered after.
+struct Atomics {
+    Stamp last, rival;
+    uint32_t last_pc, rival_pc;
+};
+
 struct Cell;
 // A range of memory with a shadow: one cell for each `granule` bytes.
 struct Region {
@@ -83,6 +95,7 @@ struct Region {
     bool writable = true, shared = false;
     const char* name = "";
     std::vector<Cell> cells;
+    std::unordered_map<size_t, Atomics> atomics;  // by cell, for the few that have any
 };
 
 struct Block {

@@ -81,6 +81,22 @@ class MemoryPointer:
         target = self.mem.bytes[self.offset : self.offset + size]
         submit(lambda: target.fill(value), self.mem)
 
+    def memset_async(self, value: int, size: int, stream: Stream | None = None) -> None:
+        """Set bytes in a stream."""
+        self.memset(value, size)
+
+    def copy_from_device(self, src: MemoryPointer, size: int) -> None:
+        """Copy bytes of the device here."""
+        target = self.mem.bytes[self.offset : self.offset + size]
+        source = src.mem.bytes[src.offset : src.offset + size]
+        submit(lambda: np.copyto(target, source), self.mem, src.mem)
+
+    def copy_from_device_async(
+        self, src: MemoryPointer, size: int, stream: Stream | None = None
+    ) -> None:
+        """Copy bytes of the device here in a stream."""
+        self.copy_from_device(src, size)
+
 
 class MemoryPool:
     """CuPy's pool, reduced to what its numbers and its refusals need."""
