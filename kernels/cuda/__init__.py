@@ -4,7 +4,9 @@
 """
 
 from trine.kernels.cuda import (  # noqa: F401  register their kernels
+    bias_act,
     cross_entropy,
     elementwise,
+    primitives,
     softmax,
 )

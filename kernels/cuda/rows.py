@@ -50,3 +50,10 @@ def chunked_team(rows: int, length: int, step: int) -> Team:
     most = min(MAX_CHUNKS, max(1, MANY_BLOCKS // team.grid[0]))
     chunks = max(1, min(most, length // worth))
     return Team(team.name, (team.grid[0], chunks), team.block, chunks)
+
+
+def channel_team(count: int, channels: int, inner: int) -> Team:
+    """Return the team for reducing each channel of (count, channels, inner), in chunks."""
+    # Planes of fewer elements than a warp are read across channels, whose elements are neighbours.
+    together = channels == 1 or inner >= COLUMNS
+    return chunked_team(channels, count * inner, 1 if together else inner * channels)
