@@ -7,6 +7,9 @@ from trine.kernels.cuda import (  # noqa: F401  register their kernels
     bias_act,
     cross_entropy,
     elementwise,
+    embedding,
+    optimiser,
     primitives,
+    random,
     softmax,
 )
