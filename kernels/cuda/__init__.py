@@ -4,6 +4,7 @@
 """
 
 from trine.kernels.cuda import (  # noqa: F401  register their kernels
+    batch_norm,
     bias_act,
     cross_entropy,
     elementwise,
@@ -11,5 +12,7 @@ from trine.kernels.cuda import (  # noqa: F401  register their kernels
     optimiser,
     primitives,
     random,
+    reductions,
+    row_norm,
     softmax,
 )

@@ -11,6 +11,7 @@ WARPS = 8
 
 LONGEST_WARP_ROW = 1024
 COLUMNS, COLUMN_THREADS = 32, 8
+FEW_CHANNELS = 8
 MANY_BLOCKS = 1024
 """Enough blocks for any GPU of today to be full; rows are cut into chunks until there are as many."""
 
@@ -52,8 +53,9 @@ def chunked_team(rows: int, length: int, step: int) -> Team:
     return Team(team.name, (team.grid[0], chunks), team.block, chunks)
 
 
-def channel_team(count: int, channels: int, inner: int) -> Team:
-    """Return the team for reducing each channel of (count, channels, inner), in chunks."""
-    # Planes of fewer elements than a warp are read across channels, whose elements are neighbours.
-    together = channels == 1 or inner >= COLUMNS
-    return chunked_team(channels, count * inner, 1 if together else inner * channels)
+def channel_team(count: int, channels: int, inner: int, outer: int = 1) -> Team:
+    """Return the team for reducing (outer, count, channels, inner) over count and inner, in chunks."""
+    # Planes of fewer elements than a warp are read across channels, whose elements are neighbours,
+    # unless there are so few that most lanes would stand idle.
+    together = channels < FEW_CHANNELS or inner >= COLUMNS
+    return chunked_team(outer * channels, count * inner, 1 if together else inner * channels)

@@ -72,6 +72,12 @@ struct Chunk {
     __device__ __forceinline__ Chunk(long long length) {
         const long long size = (length + gridDim.y - 1) / gridDim.y;
         begin = size * blockIdx.y;
+        if (begin > length) begin = length;
         end = begin + size < length ? begin + size : length;
+    }
+    __device__ __forceinline__ Chunk none() const {
+        Chunk empty = *this;
+        empty.end = empty.begin;
+        return empty;
     }
 };
