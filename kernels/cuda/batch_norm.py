@@ -86,9 +86,7 @@ def _backward(training: str) -> Callable[..., Launches]:
         given = (grad_out, x, weight, mean, var)
         name = f"<{{T}}, {team.name}, {training}>"
         arguments = (*given, grad_x if is_whole else None, *parts, *x.shape, eps)
-        sums = Launch(
-            team.grid, team.block, arguments, function=f"batch_norm_backward{name}"
-        )
+        sums = Launch(team.grid, team.block, arguments, function=f"batch_norm_backward{name}")
         if is_whole:
             return sums
         join = (*parts, grad_weight, grad_bias, team.chunks, channels)

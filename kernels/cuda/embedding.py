@@ -33,9 +33,7 @@ def _embedding_backward(
     return Launch(blocks(num_embeddings, own * WARPS), (THREADS,), arguments)
 
 
-cuda_kernel(
-    "embedding", name="gather", source=SOURCE, function="embedding<{T}>", launch=_embedding
-)
+cuda_kernel("embedding", name="gather", source=SOURCE, function="embedding<{T}>", launch=_embedding)
 cuda_kernel(
     "embedding_backward",
     name="slices",

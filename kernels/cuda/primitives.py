@@ -121,9 +121,7 @@ for _kernel, _ops in UNARY.items():
 for _kernel, _ops in BINARY.items():
     for _number, _op in enumerate(_ops):
         _options = (_number,) if len(_ops) > 1 else ()
-        _register(
-            _op, _kernel, _binary(_kernel, _options), lambda x, y, **_: x.dtype == y.dtype
-        )
+        _register(_op, _kernel, _binary(_kernel, _options), lambda x, y, **_: x.dtype == y.dtype)
 _register(
     "where",
     "choose",

@@ -49,9 +49,7 @@ cuda_kernel(
     function="random_bits<{T}>",
     launch=_random_bits,
 )
-cuda_kernel(
-    "dropout", name="philox", source=SOURCE, function="dropout<{T}>", launch=_dropout
-)
+cuda_kernel("dropout", name="philox", source=SOURCE, function="dropout<{T}>", launch=_dropout)
 cuda_kernel(
     "dropout_backward",
     name="philox",

@@ -19,21 +19,22 @@ __global__ void reduce(
     }
 }
 
-template <class T> struct Candidate {
-    T value;
+// A float's value fits exactly, and a struct without gaps is written to shared memory as a whole.
+struct Candidate {
+    double value;
     long long at;
 };
 
-template <class T> __device__ __forceinline__ Candidate<T> from_lane_xor(Candidate<T> c, int lanes) {
+__device__ __forceinline__ Candidate from_lane_xor(Candidate c, int lanes) {
     return {from_lane_xor(c.value, lanes), __shfl_xor_sync(WHOLE_WARP, c.at, lanes)};
 }
 
 // The first of the best values; NaN is better than any number, as for NumPy.
-template <class T, bool LARGEST> struct FirstBest {
+template <bool LARGEST> struct FirstBest {
     template <class C> static __device__ __forceinline__ C nothing() {
-        return {LARGEST ? -Numbers<T>::infinity() : Numbers<T>::infinity(), 0x7fffffffffffffffLL};
+        return {LARGEST ? -Numbers<double>::infinity() : Numbers<double>::infinity(), 0x7fffffffffffffffLL};
     }
-    static __device__ __forceinline__ Candidate<T> combine(Candidate<T> a, Candidate<T> b) {
+    static __device__ __forceinline__ Candidate combine(Candidate a, Candidate b) {
         const bool a_nan = a.value != a.value, b_nan = b.value != b.value;
         const bool equal = a_nan ? b_nan : a.value == b.value;
         const bool better = a_nan || (!b_nan && (LARGEST ? a.value > b.value : a.value < b.value));
@@ -45,14 +46,14 @@ template <class T, bool LARGEST, class Team>
 __global__ void position(
     const T* __restrict__ x, long long* __restrict__ out_r, long long rows, long long count, long long kept
 ) {
-    using Op = FirstBest<T, LARGEST>;
+    using Op = FirstBest<LARGEST>;
     const Spread spread{count, kept, 1};
     for (long long first = Team::first(); first < rows; first += Team::step()) {
         const long long row = first + Team::offset(), start = spread.start(row);
-        Candidate<T> best = Op::template nothing<Candidate<T>>();
+        Candidate best = Op::template nothing<Candidate>();
         if (row < rows)
             for (long long p = Team::rank(); p < count; p += Team::size())
-                best = Op::combine(best, Candidate<T>{x[start + p * kept], p});
+                best = Op::combine(best, Candidate{(double)x[start + p * kept], p});
         best = Team::template reduce<Op>(best);
         if (row < rows && Team::rank() == 0) out_r[row] = best.at;
     }

@@ -21,9 +21,7 @@ def reduced_axes(ndim: int, axis: Axes) -> set[int]:
     return {a % ndim for a in ((axis,) if isinstance(axis, int) else axis)}
 
 
-def reduction_steps(
-    shape: tuple[int, ...], axes: set[int]
-) -> list[tuple[int, int, int, int]]:
+def reduction_steps(shape: tuple[int, ...], axes: set[int]) -> list[tuple[int, int, int, int]]:
     """Return reductions of (outer, count, kept, inner) over count and inner that together do it.
 
     One for most calls; further ones where reduced axes lie apart, the last axes first.
@@ -48,7 +46,7 @@ def reduction_steps(
 
 
 def _reduce(op: str, functor: str) -> Callable[..., Launches]:
-    def launch(x: Array, axis: Axes, keepdims: bool, out: Array) -> Launches:  # noqa: ARG001  out has the shape
+    def launch(x: Array, axis: Axes, keepdims: bool, out: Array) -> Launches:
         if not out.size:
             return ()
         if not x.size and functor != "Sum":
@@ -83,7 +81,7 @@ def _reduce(op: str, functor: str) -> Callable[..., Launches]:
 
 
 def _position(op: str, largest: str) -> Callable[..., Launches]:
-    def launch(x: Array, axis: int | None, keepdims: bool, out: Array) -> Launches:  # noqa: ARG001  out has the shape
+    def launch(x: Array, axis: int | None, keepdims: bool, out: Array) -> Launches:
         if not out.size:
             return ()
         if not x.size:

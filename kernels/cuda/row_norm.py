@@ -28,9 +28,7 @@ def _forward(
         return ()
     team = row_team(rows, per_group * inner)
     arguments = (x, weight, bias, out, mean, rstd, rows, groups, per_group, inner, eps)
-    return Launch(
-        team.grid, team.block, arguments, function=f"row_norm<{{T}}, {team.name}>"
-    )
+    return Launch(team.grid, team.block, arguments, function=f"row_norm<{{T}}, {team.name}>")
 
 
 def _backward(
