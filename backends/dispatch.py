@@ -99,6 +99,8 @@ class Launcher:
         """Return why the kernel does not serve a call, or None if it does."""
         if dtype is not None and dtype not in self.dtypes:
             return f"dtype {dtype}"
+        if dtype is None and self.entry.floats_only:
+            return "arrays without floats"
         for name in self.left_out:
             attribute = spec.attributes[name]
             if attribute.required or call[name] != attribute.default:
@@ -271,7 +273,8 @@ def run_kernel(
                 return _launch(backend, spec, launcher, call)
             if reason is None or launcher is launchers[0]:
                 reason = f"{launcher.name} does not serve {refused}"
-    _note_fallback(backend, spec, reason or "no kernel serves the call")
+    if dtype is not None or not all(launcher.entry.floats_only for launcher in launchers):
+        _note_fallback(backend, spec, reason or "no kernel serves the call")
     backend.ran[spec.name] = "reference"
     with np.errstate(all="ignore"):
         return spec.reference(backend, *arrays, **attributes)

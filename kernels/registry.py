@@ -62,6 +62,8 @@ class Kernel:
     """Its own arithmetic, where it is less than the op's: of a call, or as a factor."""
     replayable: bool = True
     """Whether all that it does with numbers is done by what it launches, none of it in Python."""
+    floats_only: bool = False
+    """Whether calls without any float array are the reference's by declaration, not by refusal."""
 
     def work(self, call: Mapping[str, Any], op_flops: float) -> float:
         """Return the operations that the kernel really does in a call, given those of the op."""
@@ -172,6 +174,7 @@ def cuda_kernel(
     deterministic: bool = True,
     options: tuple[str, ...] = (),
     flops: Callable[..., float] | float | None = None,
+    floats_only: bool = False,
 ) -> None:
     """Register a CUDA C++ kernel of `op`, e.g. function="max_pool2d<{T}>" of source="pool.cu".
 
@@ -179,7 +182,8 @@ def cuda_kernel(
     attributes and outputs by name and returns a `trine.kernels.cuda.launch.Launch` or several: the
     grid, the block and the kernel's arguments, whose scalars are converted to the types that the
     `.cu` declares. Where "{T}" stands in a function's name the call's float type is put. Where calls
-    launch several kernels `function` lists them all.
+    launch several kernels `function` lists them all. A kernel of an op that also takes integers is
+    `floats_only`: the reference serves calls without any float.
 
     Raises FileNotFoundError if the source is missing.
     """
@@ -205,6 +209,7 @@ def cuda_kernel(
             user=_loading_user_file,
             cuda=CudaSource(path, functions, launch, options),
             flops=flops,
+            floats_only=floats_only,
         )
     )
 

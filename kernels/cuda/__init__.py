@@ -3,4 +3,16 @@
 `include/` holds the headers that they share, `emulator/` runs them on the CPU.
 """
 
-from trine.kernels.cuda import elementwise  # noqa: F401  registers its kernels
+from trine.kernels.cuda import (  # noqa: F401  register their kernels
+    batch_norm,
+    bias_act,
+    cross_entropy,
+    elementwise,
+    embedding,
+    optimiser,
+    primitives,
+    random,
+    reductions,
+    row_norm,
+    softmax,
+)
