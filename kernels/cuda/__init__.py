@@ -3,4 +3,4 @@
 `include/` holds the headers that they share, `emulator/` runs them on the CPU.
 """
 
-from trine.kernels.cuda import elementwise, products  # noqa: F401  registers its kernels
+from trine.kernels.cuda import convolution, elementwise, products  # noqa: F401  registers its kernels

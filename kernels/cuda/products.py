@@ -33,6 +33,7 @@ def product(
     `deep` says of a and of b whether k is the last axis.
     """
     m, n, k = sizes
+    tiles.check(op, rows=m, columns=n, terms_of_a_sum=k)
     tile = tiles.choose(m, n)
     splits = tiles.splits_of(tile, m, n, k)
     function = f"product<{{T}}, {tile.name}, {_flag(deep[0])}, {_flag(deep[1])}>"
@@ -84,6 +85,7 @@ def _delta_product(
         return []
     grad_out, y, activation = delta
     (m, n), k = out.shape, b.shape[0]
+    tiles.check(op, rows=m, columns=n, terms_of_a_sum=k)
     tile = tiles.choose(m, n)
     splits = tiles.splits_of(tile, m, n, k)
     target = out if splits == 1 else Scratch((splits, m, n), out.dtype)
@@ -200,6 +202,7 @@ def _matmul(x: Array, y: Array, trans_a: bool, trans_b: bool, out: Array) -> Lau
     missing = BATCH_AXES - len(sizes)
     sizes, a, b = ([fill] * missing + list(v) for fill, v in ((1, sizes), (0, a), (0, b)))
     layers = math.prod(batch)
+    tiles.check("matmul", rows=m, columns=n, terms_of_a_sum=k)
     tile = tiles.choose(m, n, layers)
     return Launch(
         tile.grid("matmul", m, n, layers),

@@ -14,6 +14,9 @@ SPLIT_DEPTH = 256
 
 MAX_SPLITS = 64
 
+MAX_INDEX = 2**31 - 1 - 1024
+"""Rows, columns and depths that kernels count in 32 bits, which a tile may exceed by its own size."""
+
 
 @dataclass(frozen=True)
 class Tile:
@@ -37,6 +40,16 @@ class Tile:
                 f"of {rows} x {columns}. Use a smaller batch."
             )
         return (blocks,)
+
+
+def check(op: str, **counts: int) -> None:
+    """Raise ValueError for a count, such as output_pixels=n, that the kernels cannot index."""
+    for name, count in counts.items():
+        if count > MAX_INDEX:
+            raise ValueError(
+                f"[{op}] expected at most {MAX_INDEX} {name.replace('_', ' ')}, got {count}. Use a "
+                "smaller batch."
+            )
 
 
 LARGE = Tile("Large", 128, 128, 256)
