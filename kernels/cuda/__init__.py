@@ -3,4 +3,9 @@
 `include/` holds the headers that they share, `emulator/` runs them on the CPU.
 """
 
-from trine.kernels.cuda import convolution, elementwise, products  # noqa: F401  registers its kernels
+from trine.kernels.cuda import (  # noqa: F401  registers its kernels
+    convolution,
+    elementwise,
+    pooling,
+    products,
+)
