@@ -8,4 +8,5 @@ from trine.kernels.cuda import (  # noqa: F401  registers its kernels
     elementwise,
     pooling,
     products,
+    recurrent,
 )

@@ -126,11 +126,3 @@ __global__ void __launch_bounds__(256) conv2d_weight_grad(
         {r, s, dilation_e, dilation_f, plane}, {p, q, stride_a, stride_b, c * plane}};
     product_block(place, delta, x, (const T*)nullptr, grad_kcrs, group_k, columns, NONE);
 }
-
-template <class T>
-__global__ void add_parts(
-    const T* __restrict__ parts_skcrs, const T* __restrict__ bias_n, T* __restrict__ out_kcrs, long long size, int columns,
-    int splits, int activation
-) {
-    add_parts_of_grid(parts_skcrs, bias_n, out_kcrs, size, columns, splits, activation);
-}

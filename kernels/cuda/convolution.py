@@ -22,6 +22,7 @@ DEEP = Tile("Deep", 1, 4, 256)
 FEW_SUMS = 256
 """Up to so many weights a group one block for four of them beats tiles that are mostly empty."""
 
+
 def _direct(rows: int) -> Tile:
     return next((tile for tile in DIRECT if tile.rows >= rows), DIRECT[-1])
 

@@ -29,19 +29,36 @@ __global__ void __launch_bounds__(256) delta_product(
     product_block(place, a, b, (const T*)nullptr, out_mn, m, n, NONE);
 }
 
+// The sum of a product's splits, in their order, then bias and activation.
 template <class T>
 __global__ void add_parts(
     const T* __restrict__ parts_smn, const T* __restrict__ bias_n, T* __restrict__ out_mn, long long size, int columns,
     int splits, int activation
 ) {
-    add_parts_of_grid(parts_smn, bias_n, out_mn, size, columns, splits, activation);
+    for (long long i = first_of_grid(); i < size; i += step_of_grid()) {
+        T sum = T(0);
+        for (int s = 0; s < splits; s++) sum += parts_smn[s * size + i];
+        out_mn[i] = activate(bias_n ? sum + bias_n[i % columns] : sum, activation);
+    }
 }
 
-// The bias gradient: the errors before the activation, summed over the rows.
+// The bias gradient: the errors before the activation, summed over the rows, 32 columns a block.
 template <class T>
 __global__ void delta_sum(
     const T* __restrict__ grad_mn, const T* __restrict__ y_mn, T* __restrict__ out_n, int rows, int columns,
     int activation
 ) {
-    add_rows_of_block([=](long long i) { return activate_backward(grad_mn[i], y_mn[i], activation); }, out_n, rows, columns);
+    __shared__ T parts[16][33];
+    const int column = blockIdx.x * 32 + threadIdx.x;
+    T sum = T(0);
+    if (column < columns)
+        for (long long row = threadIdx.y; row < rows; row += 16) {
+            const long long i = row * columns + column;
+            sum += activate_backward(grad_mn[i], y_mn[i], activation);
+        }
+    parts[threadIdx.y][threadIdx.x] = sum;
+    __syncthreads();
+    if (threadIdx.y || column >= columns) return;
+    for (int i = 1; i < 16; i++) sum += parts[i][threadIdx.x];
+    out_n[column] = sum;
 }

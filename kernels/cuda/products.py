@@ -41,27 +41,29 @@ def product(
     grid = tile.grid(op, m, n, splits)
     if splits == 1:
         arguments = (a, b, bias, out, m, n, k, 1, activation, *batch)
-        return [Launch(grid, (tile.threads,), arguments, function=function)]
+        return [Launch(grid, (tile.threads,), arguments, function=function, source=SOURCE)]
     parts = Scratch((splits, m, n), a.dtype)
     arguments = (a, b, None, parts, m, n, k, splits, 0, *batch)
     return [
-        Launch(grid, (tile.threads,), arguments, function=function),
+        Launch(grid, (tile.threads,), arguments, function=function, source=SOURCE),
         add_parts(parts, bias, out, columns=n, activation=activation),
     ]
 
 
-def add_parts(
-    parts: Scratch, bias: Any, out: Any, *, columns: int, activation: int = 0
-) -> Launch:
+def add_parts(parts: Scratch, bias: Any, out: Any, *, columns: int, activation: int = 0) -> Launch:
     """Return the launch that adds the splits of a product."""
     size = math.prod(parts.shape[1:])
     arguments = (parts, bias, out, size, columns, parts.shape[0], activation)
-    return Launch(blocks(size, ADD_THREADS), (ADD_THREADS,), arguments, function="add_parts<{T}>")
+    return Launch(
+        blocks(size, ADD_THREADS),
+        (ADD_THREADS,),
+        arguments,
+        function="add_parts<{T}>",
+        source=SOURCE,
+    )
 
 
-def _linear(
-    x: Array, weight: Array, bias: Array | None, activation: int, out: Array
-) -> Launches:
+def _linear(x: Array, weight: Array, bias: Array | None, activation: int, out: Array) -> Launches:
     if not out.size:
         return ()
     sizes = (*out.shape, x.shape[1])
@@ -100,13 +102,16 @@ def _delta_product(
     return [launch]
 
 
-def _delta_sum(delta: tuple[Array, Array, int], out: Array) -> list[Launch]:
+def delta_sum(delta: tuple[Any, Any, int], out: Array) -> list[Launch]:
+    """Return the launch that sums errors (before the activation of a result y) over their rows."""
     if not out.size:
         return []
     grad_out, y, activation = delta
-    rows, columns = grad_out.shape
+    *outer, columns = grad_out.shape
+    rows = math.prod(outer)
     arguments = (grad_out, y, out, rows, columns, activation)
-    return [Launch(blocks(columns, 32), SUM_BLOCK, arguments, function="delta_sum<{T}>")]
+    grid = blocks(columns, SUM_BLOCK[0])
+    return [Launch(grid, SUM_BLOCK, arguments, function="delta_sum<{T}>", source=SOURCE)]
 
 
 def _linear_backward(
@@ -117,7 +122,7 @@ def _linear_backward(
     return [
         *_delta_product("linear_backward", delta, weight, grad_x, deep=True),
         *_delta_product("linear_backward", delta, x, grad_weight, deep=False),
-        *_delta_sum(delta, grad_bias),
+        *delta_sum(delta, grad_bias),
     ]
 
 
@@ -136,7 +141,7 @@ def _linear_weight_grad(
     delta = (grad_out, out, activation)
     return [
         *_delta_product("linear_weight_grad", delta, x, grad_weight, deep=False),
-        *_delta_sum(delta, grad_bias),
+        *delta_sum(delta, grad_bias),
     ]
 
 

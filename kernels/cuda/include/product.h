@@ -41,30 +41,3 @@ __device__ __forceinline__ void product_block(
         }
     }
 }
-
-// The sum of the splits of a product, in their order, then bias and activation.
-template <class T>
-__device__ __forceinline__ void add_parts_of_grid(
-    const T* parts_smn, const T* bias_n, T* out_mn, long long size, int columns, int splits, int activation
-) {
-    for (long long i = first_of_grid(); i < size; i += step_of_grid()) {
-        T sum = T(0);
-        for (int s = 0; s < splits; s++) sum += parts_smn[s * size + i];
-        out_mn[i] = activate(bias_n ? sum + bias_n[i % columns] : sum, activation);
-    }
-}
-
-// The sums of a matrix's columns, 32 of them a block of 32 x 16 threads.
-template <class T, class Element>
-__device__ __forceinline__ void add_rows_of_block(const Element& element, T* out_n, int rows, int columns) {
-    __shared__ T parts[16][33];
-    const int column = blockIdx.x * 32 + threadIdx.x;
-    T sum = T(0);
-    if (column < columns)
-        for (long long row = threadIdx.y; row < rows; row += 16) sum += element(row * columns + column);
-    parts[threadIdx.y][threadIdx.x] = sum;
-    __syncthreads();
-    if (threadIdx.y || column >= columns) return;
-    for (int i = 1; i < 16; i++) sum += parts[i][threadIdx.x];
-    out_n[column] = sum;
-}

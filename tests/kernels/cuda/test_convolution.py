@@ -77,5 +77,7 @@ def test_deep_sums_are_cut_and_added_in_order(agrees, order):
 
 
 def test_more_pixels_than_an_index_counts_are_refused(cuda):
-    with pytest.raises(ValueError, match=r"\[conv2d\] expected at most .* output pixels, got .*batch"):
+    with pytest.raises(
+        ValueError, match=r"\[conv2d\] expected at most .* output pixels, got .*batch"
+    ):
         tiles.check("conv2d", output_pixels=2**31)

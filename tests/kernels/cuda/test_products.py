@@ -25,7 +25,10 @@ def test_linear_covers_several_tiles_and_ragged_ends(agrees, order, m, n, k):
 def test_large_tiles_with_every_layout(agrees, monkeypatch, dtype, trans_a, trans_b):
     monkeypatch.setattr(tiles, "MANY_BLOCKS", 2)
     m, n, k = 131, 129, 21
-    a, b = normal((k, m) if trans_a else (m, k), dtype), normal((n, k) if trans_b else (k, n), dtype)
+    a, b = (
+        normal((k, m) if trans_a else (m, k), dtype),
+        normal((n, k) if trans_b else (k, n), dtype),
+    )
     agrees("matmul", a, b, trans_a=trans_a, trans_b=trans_b)
 
 
@@ -55,7 +58,12 @@ def test_gradients_split_deep_sums(agrees, order, activation):
     n, i, o = 1100, 9, 11
     out = np.abs(normal((n, o))) % 1
     agrees(
-        "linear_backward", normal((n, o)), normal((n, i)), normal((o, i)), out, activation=activation
+        "linear_backward",
+        normal((n, o)),
+        normal((n, i)),
+        normal((o, i)),
+        out,
+        activation=activation,
     )
     agrees("linear_weight_grad", normal((n, o)), normal((n, i)), out, activation=activation)
 
@@ -80,5 +88,7 @@ def test_gradients_of_no_rows_are_zero(agrees):
 
 
 def test_too_many_tiles_are_refused():
-    with pytest.raises(ValueError, match=r"\[linear\] expected a product of at most .* smaller batch"):
+    with pytest.raises(
+        ValueError, match=r"\[linear\] expected a product of at most .* smaller batch"
+    ):
         tiles.SMALL.grid("linear", 2**30, 2**30, 1)
