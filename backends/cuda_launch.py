@@ -148,19 +148,17 @@ def make_cuda_launch(
             f"[{entry.op}] expected a CUDA kernel, got {entry.name!r} without a source. Register it "
             "with cuda_kernel."
         )
-    source = cuda.path.read_text()
-    signatures = {name: parse_signature(source, name) for name in cuda.functions}
-    compiled: dict[str, Any] = {}
+    signatures: dict[tuple[Path, str], tuple[Parameter, ...]] = {}
+    signatures[cuda.path, cuda.function] = parse_signature(cuda.path.read_text(), cuda.function)
+    compiled: dict[tuple[Path, str], Any] = {}
     names = entry.parameters
     takes_all = "call" in names
 
     def run(launch: Launch, dtype: str, memory: dict[int, Any]) -> None:
         function = launch.function or cuda.function
-        if function not in signatures:
-            raise ValueError(
-                f"[{entry.op}.{entry.name}] expected a launch of {', '.join(signatures)}, got "
-                f"{function}. List it in cuda_kernel(function=...)."
-            )
+        path = cuda.path if launch.source is None else cuda.path.with_name(launch.source)
+        if (path, function) not in signatures:
+            signatures[path, function] = parse_signature(path.read_text(), function)
         given = []
         for value in launch.arguments:
             if isinstance(value, Scratch):
@@ -169,11 +167,13 @@ def make_cuda_launch(
                 value = memory[id(value)]  # noqa: PLW2901  its memory
             given.append(value)
         label = f"{entry.op}.{entry.name}"
-        arguments = marshal(signatures[function], tuple(given), dtype, label)
+        arguments = marshal(signatures[path, function], tuple(given), dtype, label)
         expression = function.replace("{T}", C_TYPES[dtype])
-        if expression not in compiled:
-            compiled[expression] = compile_module(cuda.path, cuda.options, expression)
-        compiled[expression](launch.grid, launch.block, arguments, shared_mem=launch.shared_bytes)
+        if (path, expression) not in compiled:
+            compiled[path, expression] = compile_module(path, cuda.options, expression)
+        compiled[path, expression](
+            launch.grid, launch.block, arguments, shared_mem=launch.shared_bytes
+        )
 
     def launch(**call: Any) -> None:
         floats = (v.dtype.name for v in call.values() if hasattr(v, "dtype"))

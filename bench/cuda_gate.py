@@ -1,6 +1,6 @@
 """The CUDA kernels compiled for real GPUs, without one: registers, shared memory, and no spills.
 
-    python -m trine.bench.cuda_gate --out bench/results/cuda-kernels.md
+    python -m trine.bench.cuda_gate --out bench/results/cuda-kernels.md [--collect]
 
 NVRTC, from the package `nvidia-cuda-nvrtc`, is the compiler that CuPy uses; its version here decides
 the registers. Every kernel that is registered is compiled for every architecture with CuPy's options.
@@ -13,7 +13,8 @@ from __future__ import annotations
 import ctypes
 import importlib.util
 import re
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -22,16 +23,22 @@ from typing import Annotated, Any
 import typer
 
 from trine.atomic import make_folder, write_text
+from trine.backends import get_backend
+from trine.backends.cases import all as all_cases
+from trine.backends.cases.check import check_op
 from trine.errors import BackendError
-from trine.kernels import cuda, registry
+from trine.kernels import cuda
+from trine.kernels.cuda import emulator
 
 ARCHITECTURES = (75, 80, 90, 100)
-TYPES = ("float", "double")
 OPTIONS = (
     "--std=c++17", "-ftz=true", "--device-as-default-execution-space", "--ptxas-options=-v",
 )  # fmt: skip
 """CuPy's, and that the assembler tells what a kernel takes."""
 INCLUDE = Path(cuda.__file__).parent / "include"
+INSTANCES = Path(cuda.__file__).parent / "instances.txt"
+"""The kernels that calls launch; a test fails when one launches another."""
+TABLE = "bench/results/cuda-kernels.md"
 ENTRY = re.compile(
     r"Compiling entry function '(?P<name>\S+)' for '\S+'"
     r"|(?P<stack>\d+) bytes stack frame, (?P<stores>\d+) bytes spill stores, "
@@ -63,16 +70,33 @@ class Compiled:
 
 
 def sources() -> list[Source]:
-    """Return every source of the package with its kernels, in both float types."""
-    found: dict[tuple[Path, tuple[str, ...]], dict[str, None]] = {}
-    for entry in registry.all_kernels():
-        if entry.cuda is None or entry.user:
-            continue
-        names = found.setdefault((entry.cuda.path, entry.cuda.options), {})
-        for function in entry.cuda.functions:
-            for kind in TYPES if "{T}" in function else ("",):
-                names[function.replace("{T}", kind)] = None
-    return [Source(path, options, tuple(names)) for (path, options), names in sorted(found.items())]
+    """Return every source of the package with its kernels, as `INSTANCES` lists them."""
+    found: dict[str, list[str]] = {}
+    for line in INSTANCES.read_text().splitlines():
+        file, _, expression = line.partition(": ")
+        found.setdefault(file, []).append(expression)
+    return [
+        Source(INSTANCES.with_name(file), (), tuple(expressions))
+        for file, expressions in sorted(found.items())
+    ]
+
+
+def collect(progress: Callable[[str], None]) -> list[str]:
+    """Return the lines of `INSTANCES`: what all ops' cases launch, run by the emulator.
+
+    Needs the stand-in for CuPy in the place of CuPy.
+    """
+    backend = get_backend("cupy")
+    for case in all_cases():
+        progress(case.op)
+        check_op(case.op, "cupy")
+    return instances(backend)
+
+
+def instances(backend: Any) -> list[str]:
+    """Return the package's kernels that a cupy backend has compiled so far."""
+    compiled = ((path, expression) for path, _, expression in backend._modules)
+    return sorted(f"{p.name}: {e}" for p, e in compiled if p.parent == INSTANCES.parent)
 
 
 class Nvrtc:
@@ -213,8 +237,14 @@ def spilling(found: list[Compiled]) -> list[str]:
 
 def main(
     out: Annotated[Path, typer.Option(help="Write the table here (Markdown).")],
+    again: Annotated[
+        bool, typer.Option("--collect", help="Find out first, by the emulator, what is launched.")
+    ] = False,
 ) -> None:
     """Compile every CUDA kernel for every architecture and write what it takes."""
+    if again:
+        sys.path.insert(0, str(emulator.stand_in_folder()))
+        write_text(INSTANCES, "\n".join(collect(typer.echo)) + "\n")
     path = library()
     if path is None:
         raise BackendError(

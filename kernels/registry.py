@@ -14,7 +14,7 @@ from __future__ import annotations
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,16 +30,11 @@ class CudaSource:
     """Where a CUDA kernel's code lies and how it is launched."""
 
     path: Path
-    functions: tuple[str, ...]
-    """Every kernel that a call may launch, by name expressions in which {T} is the float type; the
-    first is launched where a launch names none."""
+    function: str
+    """The kernel that is launched where a launch names none: a name expression in which {T} is the
+    float type."""
     launch: Callable[..., Any]
     options: tuple[str, ...] = ()
-
-    @property
-    def function(self) -> str:
-        """The kernel that is launched where a launch names none."""
-        return self.functions[0]
 
 
 @dataclass(frozen=True)
@@ -166,7 +161,7 @@ def cuda_kernel(
     *,
     name: str,
     source: str | Path,
-    function: str | Sequence[str],
+    function: str,
     launch: Callable[..., Any],
     dtypes: tuple[str, ...] = KERNEL_DTYPES,
     supports: Callable[..., bool] | None = None,
@@ -181,13 +176,11 @@ def cuda_kernel(
     `source` is relative to the file that calls. `launch(**call)` receives the op's arrays,
     attributes and outputs by name and returns a `trine.kernels.cuda.launch.Launch` or several: the
     grid, the block and the kernel's arguments, whose scalars are converted to the types that the
-    `.cu` declares. Where "{T}" stands in a function's name the call's float type is put. Where calls
-    launch several kernels `function` lists them all. A kernel of an op that also takes integers is
-    `floats_only`: the reference serves calls without any float.
+    `.cu` declares. Where "{T}" stands in a function's name the call's float type is put. A kernel of
+    an op that also takes integers is `floats_only`: the reference serves calls without any float.
 
     Raises FileNotFoundError if the source is missing.
     """
-    functions = (function,) if isinstance(function, str) else tuple(function)
     caller = Path(inspect.stack()[1].filename).parent
     path = Path(source) if Path(source).is_absolute() else caller / source
     if not path.is_file():
@@ -207,7 +200,7 @@ def cuda_kernel(
             priority=priority,
             deterministic=deterministic,
             user=_loading_user_file,
-            cuda=CudaSource(path, functions, launch, options),
+            cuda=CudaSource(path, function, launch, options),
             flops=flops,
             floats_only=floats_only,
         )

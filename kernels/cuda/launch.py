@@ -31,6 +31,8 @@ class Launch:
     shared_bytes: int = 0
     function: str | None = None
     """The kernel, such as "sum<{T}>", if it is not the one that was registered."""
+    source: str | None = None
+    """The `.cu` that has it, if it is another one beside that which was registered."""
 
 
 Launches = Launch | Sequence[Launch]

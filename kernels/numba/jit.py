@@ -130,6 +130,11 @@ def compile_seconds() -> float:
     return _compile_seconds
 
 
+before_loading: list[Callable[[], None]] = []
+"""Called before a kernel is compiled or loaded: another process may have written to the cache what the
+loaded code calls."""
+
+
 def _count_compile_time(dispatcher: Any) -> Any:
     """Make a dispatcher add the time of its compilations to the total."""
     compile_for_args = dispatcher._compile_for_args
@@ -137,6 +142,8 @@ def _count_compile_time(dispatcher: Any) -> Any:
     def timed(*args: Any, **kwargs: Any) -> Any:
         global _compile_seconds  # noqa: PLW0603  one total a process
         start = time.perf_counter()
+        for prepare in before_loading:
+            prepare()
         try:
             return compile_for_args(*args, **kwargs)
         finally:

@@ -21,7 +21,7 @@ from numba.core.codegen import get_host_cpu_features
 from numba.core.registry import cpu_target
 from numba.extending import intrinsic
 
-from trine.kernels.numba.jit import cache_dir
+from trine.kernels.numba.jit import before_loading, cache_dir
 
 Emit = Callable[..., None]
 """Fills a function: called with the builder, the element type and the arguments."""
@@ -44,6 +44,7 @@ class Library:
 
     def __init__(self, name: str) -> None:
         self.name = name
+        before_loading.append(self.load_cached)
         self.functions: dict[str, tuple[str, Emit]] = {}
         self.engines: dict[Any, Any] = {}
 
@@ -119,5 +120,5 @@ class Library:
     def load_cached(self) -> None:
         """Make known what kernels in the cache may call, since LLVM asks for it when they load."""
         for element in ELEMENTS:
-            if self._path(element).exists():  # written before the first kernel that calls them
-                self.load(element)
+            if element not in self.engines and self._path(element).exists():
+                self.load(element)  # written before the first kernel that calls them

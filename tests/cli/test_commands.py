@@ -59,7 +59,7 @@ def test_help_shows_exactly_what_works():
     for command in COMMANDS:
         assert f" {command} " in text, command
         assert "--help" in invoke(command, "--help").stdout
-    for absent in ("--precision", "--capture"):
+    for absent in ("--precision",):
         assert absent not in text + invoke("train", "--help").stdout
 
 

@@ -1,0 +1,69 @@
+"""How products are cut into tiles: static rules by shape, shared by all that include gemm_tile.h."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from trine.kernels.cuda.launch import MAX_BLOCKS
+
+MANY_BLOCKS = 132
+"""About as many blocks as keep a GPU busy (an H200 has as many multiprocessors)."""
+
+SPLIT_DEPTH = 256
+"""The least depth of a product's split: below, adding the parts costs more than it brings."""
+
+MAX_SPLITS = 64
+
+MAX_INDEX = 2**31 - 1 - 1024
+"""Rows, columns and depths that kernels count in 32 bits, which a tile may exceed by its own size."""
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A `Tile` of gemm_tile.h by its name there."""
+
+    name: str
+    rows: int
+    columns: int
+    threads: int
+
+    def blocks(self, rows: int, columns: int) -> int:
+        """Return how many tiles cover a matrix."""
+        return -(-rows // self.rows) * -(-columns // self.columns)
+
+    def grid(self, op: str, rows: int, columns: int, layers: int) -> tuple[int]:
+        """Return the grid of so many matrices; raises ValueError beyond what a grid can have."""
+        blocks = self.blocks(rows, columns) * layers
+        if blocks > MAX_BLOCKS:
+            raise ValueError(
+                f"[{op}] expected a product of at most {MAX_BLOCKS} tiles, got {blocks} for {layers} "
+                f"of {rows} x {columns}. Use a smaller batch."
+            )
+        return (blocks,)
+
+
+def check(op: str, **counts: int) -> None:
+    """Raise ValueError for a count, such as output_pixels=n, that the kernels cannot index."""
+    for name, count in counts.items():
+        if count > MAX_INDEX:
+            raise ValueError(
+                f"[{op}] expected at most {MAX_INDEX} {name.replace('_', ' ')}, got {count}. Use a "
+                "smaller batch."
+            )
+
+
+LARGE = Tile("Large", 128, 128, 256)
+SMALL = Tile("Small", 64, 64, 256)
+STEP = Tile("Step", 16, 32, 64)
+
+
+def choose(rows: int, columns: int, layers: int = 1) -> Tile:
+    """Return the larger tile where it makes blocks enough: it loads less for each product."""
+    return LARGE if LARGE.blocks(rows, columns) * layers >= MANY_BLOCKS else SMALL
+
+
+def splits_of(tile: Tile, rows: int, columns: int, depth: int, layers: int = 1) -> int:
+    """Return into how many parts the depth is cut, where tiles alone leave the GPU idle."""
+    blocks = tile.blocks(rows, columns) * layers
+    wanted = MANY_BLOCKS // max(blocks, 1)
+    return max(1, min(wanted, depth // SPLIT_DEPTH, MAX_SPLITS))
