@@ -40,6 +40,8 @@ __global__ void bias_act_backward(
 }
 
 template <class T>
-__global__ void grad_bias(const T* __restrict__ part_kc, T* __restrict__ grad_bias_c, long long chunks, long long channels) {
+__global__ void grad_bias(
+    const T* __restrict__ part_kc, T* __restrict__ grad_bias_c, long long chunks, long long channels
+) {
     add_chunks(part_kc, grad_bias_c, chunks, channels);
 }

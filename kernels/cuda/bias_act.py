@@ -34,10 +34,10 @@ def _bias_act_backward(
     launch = Launch(team.grid, team.block, arguments, function=name)
     if team.chunks == 1:
         return launch
-    arguments = (parts, grad_bias, team.chunks, channels)
+    join = (parts, grad_bias, team.chunks, channels)
     return [
         launch,
-        Launch(blocks(channels, THREADS), (THREADS,), arguments, function="grad_bias<{T}>"),
+        Launch(blocks(channels, THREADS), (THREADS,), join, function="grad_bias<{T}>"),
     ]
 
 

@@ -15,8 +15,9 @@ template <class T> struct Label {
         const bool in_range = target >= 0 && target < classes;
         counts = target != ignore_index;
         label = in_range ? target : 0;
-        weight = T(0);
-        if (counts) weight = !in_range ? Numbers<T>::infinity() - Numbers<T>::infinity() : weight_c ? weight_c[label] : T(1);
+        weight = weight_c ? weight_c[label] : T(1);
+        if (!in_range) weight = Numbers<T>::infinity() - Numbers<T>::infinity();
+        if (!counts) weight = T(0);
     }
 };
 

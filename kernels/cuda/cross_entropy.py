@@ -35,8 +35,8 @@ def _cross_entropy(
         name = f"cross_entropy<{{T}}, {team.name}>"
         launches.append(Launch(team.grid, team.block, arguments, function=name))
     if reduction != NONE:
-        arguments = (losses, weights, loss, rows, reduction)
-        launches.append(Launch((1,), (ONE_BLOCK,), arguments, function="total_loss<{T}>"))
+        join = (losses, weights, loss, rows, reduction)
+        launches.append(Launch((1,), (ONE_BLOCK,), join, function="total_loss<{T}>"))
     return launches
 
 
@@ -56,8 +56,8 @@ def _cross_entropy_backward(
     launches, total = [], None
     if reduction == MEAN:
         total = Scratch((1,), log_probs.dtype)
-        arguments = (target, weight, total, rows, classes, ignore_index)
-        launches.append(Launch((1,), (ONE_BLOCK,), arguments, function="total_weight<{T}>"))
+        labels = (target, weight, total, rows, classes, ignore_index)
+        launches.append(Launch((1,), (ONE_BLOCK,), labels, function="total_weight<{T}>"))
     team = row_team(rows, classes)
     every = 1 if grad_out.ndim else 0  # one gradient a row, or one for all
     arguments = (grad_out, log_probs, target, weight, total, grad_logits, rows, classes,

@@ -119,7 +119,9 @@ __global__ void unit_step(
 
 // part_k = sum of squares of chunk k, in float64; a block a chunk of `size` elements.
 template <class T>
-__global__ void sum_squares(const T* __restrict__ x_n, double* __restrict__ part_k, long long n, long long chunks, int size) {
+__global__ void sum_squares(
+    const T* __restrict__ x_n, double* __restrict__ part_k, long long n, long long chunks, int size
+) {
     for (long long k = blockIdx.x; k < chunks; k += gridDim.x) {
         const long long begin = k * size, end = begin + size < n ? begin + size : n;
         double sum = 0.0;
@@ -130,7 +132,8 @@ __global__ void sum_squares(const T* __restrict__ x_n, double* __restrict__ part
 }
 
 // One block. A kernel's name has its type though this one needs none: sums are in float64.
-template <class T> __global__ void add_parts(const double* __restrict__ part_k, double* __restrict__ out, long long chunks) {
+template <class T>
+__global__ void add_parts(const double* __restrict__ part_k, double* __restrict__ out, long long chunks) {
     double sum = 0.0;
     for (long long k = threadIdx.x; k < chunks; k += blockDim.x) sum += part_k[k];
     sum = reduce_block<Sum>(sum);

@@ -106,8 +106,8 @@ def _sum_squares(x: Array, out: Array) -> Launches:
     if chunks:
         arguments = (x, parts, x.size, chunks, CHUNK)
         launches.append(Launch(blocks(chunks, 1), (THREADS,), arguments))
-    arguments = (parts, out, chunks)
-    return [*launches, Launch((1,), (THREADS,), arguments, function="add_parts<{T}>")]
+    join = (parts, out, chunks)
+    return [*launches, Launch((1,), (THREADS,), join, function="add_parts<{T}>")]
 
 
 _STEPS: dict[str, Callable[..., Launches]] = {

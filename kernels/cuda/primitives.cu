@@ -33,7 +33,8 @@ __global__ void unary(const T* __restrict__ x_n, T* __restrict__ out_n, long lon
 // By themselves, since reducing a large angle takes memory of a thread's own.
 template <class T>
 __global__ void trigonometric(const T* __restrict__ x_n, T* __restrict__ out_n, long long n, int function) {
-    for (long long i = first_of_grid(); i < n; i += step_of_grid()) out_n[i] = function == SIN ? sin(x_n[i]) : cos(x_n[i]);
+    for (long long i = first_of_grid(); i < n; i += step_of_grid())
+        out_n[i] = function == SIN ? sin(x_n[i]) : cos(x_n[i]);
 }
 
 template <class T>

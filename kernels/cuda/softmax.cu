@@ -14,7 +14,8 @@ __global__ void softmax(
         const T* x_c = x_oci + start;
         T* out_c = out_oci + start;
         T largest = Largest::nothing<T>();
-        for (long long c = Team::rank(); c < length; c += Team::size()) largest = Largest::combine(largest, x_c[c * inner]);
+        for (long long c = Team::rank(); c < length; c += Team::size())
+            largest = Largest::combine(largest, x_c[c * inner]);
         largest = Team::template reduce<Largest>(largest);
         T sum = 0;
         for (long long c = Team::rank(); c < length; c += Team::size()) sum += exp(x_c[c * inner] - largest);

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 
 import numpy as np
@@ -102,6 +103,21 @@ def test_a_refused_dtype_warns_once_counts_and_is_an_error_when_strict(backend):
     backend.strict = True
     with pytest.raises(BackendError, match=r"\[relu\] expected a numpy kernel"):
         backend.relu(X)
+
+
+def test_a_kernel_for_floats_only_leaves_integers_to_the_reference_in_silence(backend):
+    _register_double_relu()
+    (entry,) = registry._kernels["relu", "numpy"]
+    registry._kernels["relu", "numpy"] = [dataclasses.replace(entry, floats_only=True)]
+    registry._touch()
+    backend.strict = True
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        np.testing.assert_array_equal(backend.relu(np.array([-1, 2])), [0, 2])
+        assert backend.ran["relu"] == "reference"
+        backend.relu(X)
+        assert backend.ran["relu"] == "mine"
+    assert not backend.counters.fallbacks
 
 
 def test_an_attribute_left_out_limits_the_kernel_to_its_default(backend):

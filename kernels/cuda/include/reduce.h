@@ -25,7 +25,9 @@ struct Smallest {
     template <class T> static __device__ __forceinline__ T combine(T a, T b) { return a < b || a != a ? a : b; }
 };
 
-__device__ __forceinline__ float from_lane_xor(float value, int lanes) { return __shfl_xor_sync(WHOLE_WARP, value, lanes); }
+__device__ __forceinline__ float from_lane_xor(float value, int lanes) {
+    return __shfl_xor_sync(WHOLE_WARP, value, lanes);
+}
 __device__ __forceinline__ double from_lane_xor(double value, int lanes) {
     return __shfl_xor_sync(WHOLE_WARP, value, lanes);
 }

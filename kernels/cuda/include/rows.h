@@ -8,7 +8,7 @@
 //
 // WarpRow: short rows of neighbouring elements, one a warp. BlockRow: long ones, one a block.
 // ColumnRow: rows whose elements lie apart, 32 neighbouring rows a block, so that its lanes read
-// neighbours. `launch.py` beside the kernels chooses (`rows.py`).
+// neighbours. `rows.py` beside the kernels chooses.
 #pragma once
 #include "reduce.h"
 
