@@ -84,11 +84,13 @@ __global__ void __launch_bounds__(256) conv2d_input_grad(
     const int depth = group_k * down.taps * across.taps, first_c = group * group_c, kernel = r * s;
     const long long delta_plane = (long long)p * q;
     const Nested<T> weight{
-        weight_kcrs + (long long)group * group_k * group_c * kernel + down.first * s + across.first, group_c, depth, kernel,
+        weight_kcrs + (long long)group * group_k * group_c * kernel + down.first * s + across.first,
+        group_c, depth, kernel,
         {down.taps, across.taps, down.step * s, across.step, (long long)group_c * kernel}};
     const Patches<T, false> delta{
         delta_nkpq + group * group_k * delta_plane, pixels, depth, p, q, down.from, across.from,
-        {down.pixels, across.pixels, 1, 1, k * delta_plane}, {down.taps, across.taps, down.move, across.move, delta_plane}};
+        {down.pixels, across.pixels, 1, 1, k * delta_plane},
+        {down.taps, across.taps, down.move, across.move, delta_plane}};
     T sum[Shape::down][Shape::across] = {};
     Gemm::multiply(weight, delta, place.row, place.column, 0, depth, sum);
 #pragma unroll
@@ -112,8 +114,8 @@ __global__ void __launch_bounds__(256) conv2d_input_grad(
 // dw_k(crs) = sum_npq delta_k(npq) x_(npq)(crs); splits of npq are written one after another.
 template <class T, class Shape>
 __global__ void __launch_bounds__(256) conv2d_weight_grad(
-    const T* __restrict__ delta_nkpq, const T* __restrict__ x_nchw, T* __restrict__ grad_kcrs, int n, int c, int h, int w,
-    int k, int r, int s, int p, int q, int stride_a, int stride_b, int padding_a, int padding_b, int dilation_e,
+    const T* __restrict__ delta_nkpq, const T* __restrict__ x_nchw, T* __restrict__ grad_kcrs, int n, int c, int h,
+    int w, int k, int r, int s, int p, int q, int stride_a, int stride_b, int padding_a, int padding_b, int dilation_e,
     int dilation_f, int groups, int splits
 ) {
     const int group_c = c / groups, group_k = k / groups, columns = group_c * r * s, depth = n * p * q;

@@ -131,15 +131,16 @@ def _conv2d_weight_grad(direct: bool) -> Any:
 
 
 def _few_kernels(weight: Array, groups: int, **_: Any) -> bool:
-    return weight.shape[0] // groups <= DIRECT[-1].rows
+    return bool(weight.shape[0] // groups <= DIRECT[-1].rows)
 
 
 def _few_channels(weight: Array, **_: Any) -> bool:
-    return weight.shape[1] <= DIRECT[-1].rows
+    return bool(weight.shape[1] <= DIRECT[-1].rows)
 
 
 def _few_weights(grad_out: Array, x: Array, kernel_size: Pair, groups: int, **_: Any) -> bool:
-    return grad_out.shape[1] * x.shape[1] * math.prod(kernel_size) <= FEW_SUMS * groups * groups
+    weights = grad_out.shape[1] // groups * (x.shape[1] // groups) * math.prod(kernel_size)
+    return bool(weights <= FEW_SUMS)
 
 
 for _op, _make, _function, _serves, _tile in (

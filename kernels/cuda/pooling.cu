@@ -51,8 +51,8 @@ __global__ void max_pool2d(
 // dx of an element: the errors of the windows that it is the maximum of, by rising tap.
 template <class T, class Arg, class Index>
 __global__ void max_pool2d_backward(
-    const T* __restrict__ grad_ncpq, const Arg* __restrict__ argmax_ncpq, T* __restrict__ grad_nchw, long long size, int h,
-    int w, int p, int q, int r, int s, int stride_a, int stride_b, int padding_a, int padding_b, int dilation_e,
+    const T* __restrict__ grad_ncpq, const Arg* __restrict__ argmax_ncpq, T* __restrict__ grad_nchw, long long size,
+    int h, int w, int p, int q, int r, int s, int stride_a, int stride_b, int padding_a, int padding_b, int dilation_e,
     int dilation_f
 ) {
     for (long long n = first_of_grid(); n < size; n += step_of_grid()) {
@@ -103,8 +103,8 @@ __global__ void avg_pool2d(
 
 template <class T, class Index>
 __global__ void avg_pool2d_backward(
-    const T* __restrict__ grad_ncpq, T* __restrict__ grad_nchw, long long size, int h, int w, int p, int q, int r, int s,
-    int stride_a, int stride_b, int padding_a, int padding_b, bool with_padding, int divisor
+    const T* __restrict__ grad_ncpq, T* __restrict__ grad_nchw, long long size, int h, int w, int p, int q, int r,
+    int s, int stride_a, int stride_b, int padding_a, int padding_b, bool with_padding, int divisor
 ) {
     for (long long n = first_of_grid(); n < size; n += step_of_grid()) {
         const Index i = (Index)n, row = i / w;

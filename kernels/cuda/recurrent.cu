@@ -162,7 +162,8 @@ __global__ void __launch_bounds__(64) step_backward(
     const bool has_after = after >= 0 && after < steps, has_step = t >= 0 && t < steps;
     const int width = gates * units, depth = has_after ? width : 0;
     const TilePlace<Step> place(sequences, units, depth, 1);
-    const Matrix<T, true> errors{d_h_tng + (has_after ? (long long)after * sequences * width : 0), sequences, depth, width};
+    const T* const d_after = d_h_tng + (has_after ? (long long)after * sequences * width : 0);
+    const Matrix<T, true> errors{d_after, sequences, depth, width};
     const Matrix<T, false> weight{w_gh, units, depth, units};
     T sum[Step::down][Step::across] = {};
     Gemm::multiply(errors, weight, place.row, place.column, 0, depth, sum);
@@ -192,14 +193,16 @@ __global__ void __launch_bounds__(64) step_backward(
                 if (cell == RNN) {
                     d[0] = activate_backward(error, out_tnh[here], activation);
                 } else if (cell == GRU) {
-                    const T reset = gate[0], update = gate[units], candidate = gate[2 * units], recalled = gate[3 * units];
+                    const T reset = gate[0], update = gate[units];
+                    const T candidate = gate[2 * units], recalled = gate[3 * units];
                     d[2] = activate_backward(error * (T(1) - update), candidate, TANH);
                     d[1] = activate_backward(error * (states.of(n)[unit] - candidate), update, SIGMOID);
                     d[0] = activate_backward(d[2] * recalled, reset, SIGMOID);
                     d_last = d[2] * reset;
                     dh = error * update;
                 } else {
-                    const T input = gate[0], forget = gate[units], candidate = gate[2 * units], output = gate[3 * units];
+                    const T input = gate[0], forget = gate[units];
+                    const T candidate = gate[2 * units], output = gate[3 * units];
                     const bool begun = before >= 0 && before < steps;
                     const T c_before = begun ? c_tnh[((long long)before * sequences + n) * units + unit] : c0_nh[state];
                     const T tanh_c = tanh(c_tnh[here]);
@@ -242,8 +245,8 @@ __global__ void states_before(
 // The inputs, 0 beyond their sequences' lengths: what stands there may be NaN, which 0 errors do not undo.
 template <class T, class Count>
 __global__ void inputs_alive(
-    const T* __restrict__ x_tni, const Count* __restrict__ lengths_n, T* __restrict__ kept_tni, int steps, int sequences,
-    int inputs
+    const T* __restrict__ x_tni, const Count* __restrict__ lengths_n, T* __restrict__ kept_tni, int steps,
+    int sequences, int inputs
 ) {
     const long long size = (long long)steps * sequences * inputs;
     for (long long i = first_of_grid(); i < size; i += step_of_grid()) {

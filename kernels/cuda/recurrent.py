@@ -131,16 +131,12 @@ def _backward(
     kept: Any = x
     if lengths is not None and x.size:
         kept = Scratch(x.shape, x.dtype)
-        numbers = (count, sequences, inputs)
-        launches.append(_each(f"inputs_alive<{{T}}, {kind}>", x.size, (x, lengths, kept, *numbers)))
+        arguments: tuple[Any, ...] = (x, lengths, kept, count, sequences, inputs)
+        launches.append(_each(f"inputs_alive<{{T}}, {kind}>", x.size, arguments))
     before_all = Scratch(out.shape, x.dtype)
     if out.size:
-        numbers = (count, sequences, units, int(reverse))
-        launches.append(
-            _each(
-                f"states_before<{{T}}, {kind}>", out.size, (out, h0, lengths, before_all, *numbers)
-            )
-        )
+        arguments = (out, h0, lengths, before_all, count, sequences, units, int(reverse))
+        launches.append(_each(f"states_before<{{T}}, {kind}>", out.size, arguments))
     if grad_w_ih.size:
         sizes = (width, inputs, rows)
         launches += product(op, d_x, kept, None, grad_w_ih, sizes, deep=(False, False))
@@ -194,7 +190,7 @@ def _lstm_backward(
 
 
 def _has_steps_and_units(x: Array, h0: Array, **_: Any) -> bool:
-    return x.shape[0] > 0 and h0.shape[1] > 0
+    return bool(x.shape[0] > 0 and h0.shape[1] > 0)
 
 
 for _op, _function, _make in (

@@ -54,7 +54,8 @@ template <class T, bool deep_> struct Patches {
     }
     __device__ __forceinline__ T get(const Line& line, const Walk& walk) const {
         const int row = line.row + walk.i * along_depth.i_move, column = line.column + walk.j * along_depth.j_move;
-        if (walk.depth >= depth || (unsigned)row >= (unsigned)height || (unsigned)column >= (unsigned)width) return T(0);
+        if (walk.depth >= depth) return T(0);
+        if ((unsigned)row >= (unsigned)height || (unsigned)column >= (unsigned)width) return T(0);
         return at[line.offset + walk.outer * along_depth.plane_move + (long long)row * width + column];
     }
 };
