@@ -37,7 +37,7 @@ from trine.functional.loss import (
     squared_error,
     zero_one_loss,
 )
-from trine.functional.norm import batch_norm, group_norm, layer_norm
+from trine.functional.norm import batch_norm, group_norm, layer_norm, local_response_norm
 from trine.functional.padding import pad
 from trine.functional.pool import adaptive_avg_pool2d, avg_pool2d, max_pool2d
 from trine.functional.recurrent import gru, lstm, rnn
@@ -66,6 +66,7 @@ __all__ = [
     "layer_norm",
     "leaky_relu",
     "linear",
+    "local_response_norm",
     "log_cosh_loss",
     "log_softmax",
     "logistic_loss",

@@ -29,7 +29,13 @@ from trine.nn.loss import (
     SmoothL1Loss,
 )
 from trine.nn.module import Module
-from trine.nn.normalization import BatchNorm1d, BatchNorm2d, GroupNorm, LayerNorm
+from trine.nn.normalization import (
+    BatchNorm1d,
+    BatchNorm2d,
+    GroupNorm,
+    LayerNorm,
+    LocalResponseNorm,
+)
 from trine.nn.parameter import Parameter
 from trine.nn.pooling import AdaptiveAvgPool2d, AvgPool2d, MaxPool2d
 from trine.nn.recurrent import GRU, LSTM, RNN
@@ -64,6 +70,7 @@ __all__ = [
     "LayerNorm",
     "LeakyReLU",
     "Linear",
+    "LocalResponseNorm",
     "LogSoftmax",
     "MSELoss",
     "MaxPool2d",

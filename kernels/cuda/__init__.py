@@ -3,4 +3,4 @@
 `include/` holds the headers that they share, `emulator/` runs them on the CPU.
 """
 
-from trine.kernels.cuda import elementwise  # noqa: F401  registers its kernels
+from trine.kernels.cuda import elementwise, local_response  # noqa: F401  register their kernels

@@ -14,6 +14,7 @@ from trine.kernels.numba import (  # noqa: F401  each registers its kernels
     elementwise,
     embedding,
     gemm,
+    local_response,
     matmul,
     optimiser,
     pool,

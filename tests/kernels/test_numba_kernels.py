@@ -304,6 +304,21 @@ def _normalised(op: str, x: Any, mean: Any, spread: Any, choice: dict[str, Any])
         yield Call(f"{op}_backward", [error, x, w, mean, spread], taken, note)
 
 
+def responses() -> Iterator[Call]:
+    """Yield local response normalisation: windows of any size, powers that are roots and others."""
+    for i, (shape, size, beta) in enumerate((
+        ((2, 7, 5), 5, 0.75), ((1, 1, 1), 4, 0.75), ((3, 9, 1100), 3, 0.75), ((2, 4, 33), 8, 1.3),
+        ((0, 3, 4), 5, 0.75), ((1, 5, 600), 2, 0.5),
+    )):  # fmt: skip
+        x, error = _normal(i, *shape), _normal(i + 20, *shape)
+        how = {"size": size, "alpha": 0.5, "beta": beta}
+        scale = 1 + np.abs(_normal(i + 40, *shape))
+        yield Call("local_response_norm", [x], {**how, "k": 2.0})
+        yield Call("local_response_norm_backward", [error, x, scale], how)
+    x[0, 2, 7] = np.nan
+    yield Call("local_response_norm", [x], {**how, "k": 2.0}, "nan")
+
+
 def draws() -> Iterator[Call]:
     """Yield random bits, dropout and embedding."""
     key = np.array([7, 0, 3, 0, 123456], np.uint32)
@@ -433,6 +448,7 @@ CALLS = [
     *pools(get_backend("numpy")),
     *rowwise(),
     *norms(),
+    *responses(),
     *recurrences(),
     *draws(),
     *steps(),
