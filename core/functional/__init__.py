@@ -41,6 +41,7 @@ from trine.functional.norm import batch_norm, group_norm, layer_norm, local_resp
 from trine.functional.padding import pad
 from trine.functional.pool import adaptive_avg_pool2d, avg_pool2d, max_pool2d
 from trine.functional.recurrent import gru, lstm, rnn
+from trine.functional.regions import nms, nms_padded, roi_align, roi_pool
 from trine.functional.softmax import log_softmax, softmax
 
 __all__ = [
@@ -74,11 +75,15 @@ __all__ = [
     "max_pool2d",
     "mse_loss",
     "nll_loss",
+    "nms",
+    "nms_padded",
     "normal_density",
     "pad",
     "piecewise_linear",
     "relu",
     "rnn",
+    "roi_align",
+    "roi_pool",
     "sigmoid",
     "sign",
     "silu",

@@ -40,6 +40,7 @@ from trine.nn.parameter import Parameter
 from trine.nn.pooling import AdaptiveAvgPool2d, AvgPool2d, MaxPool2d
 from trine.nn.recurrent import GRU, LSTM, RNN
 from trine.nn.recurrent_cells import GRUCell, LSTMCell, RNNCell
+from trine.nn.regions import RoIAlign, RoIPool
 from trine.nn.serialization import load_file, save_file
 from trine.nn.summary import summary
 
@@ -80,6 +81,8 @@ __all__ = [
     "Parameter",
     "RNNCell",
     "ReLU",
+    "RoIAlign",
+    "RoIPool",
     "Sequential",
     "SiLU",
     "Sigmoid",

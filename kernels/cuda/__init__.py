@@ -3,4 +3,8 @@
 `include/` holds the headers that they share, `emulator/` runs them on the CPU.
 """
 
-from trine.kernels.cuda import elementwise, local_response  # noqa: F401  register their kernels
+from trine.kernels.cuda import (  # noqa: F401  each registers its kernels
+    elementwise,
+    local_response,
+    regions,
+)

@@ -21,6 +21,7 @@ from trine.kernels.numba import (  # noqa: F401  each registers its kernels
     pool_threes,
     random,
     recurrent,
+    regions,
     row_norm,
     softmax,
     winograd,

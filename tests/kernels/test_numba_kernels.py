@@ -319,6 +319,30 @@ def responses() -> Iterator[Call]:
     yield Call("local_response_norm", [x], {**how, "k": 2.0}, "nan")
 
 
+def regions(reference: Any) -> Iterator[Call]:
+    """Yield pooling of boxes: across edges, upside down, of no size, of images that do not exist."""
+    for i, (n, c, h, w, k, size) in enumerate((
+        (2, 3, 9, 8, 20, (3, 2)), (1, 1, 1, 1, 2, (1, 1)), (2, 5, 40, 33, 9, (7, 7)),
+        (3, 2, 4, 5, 60, (5, 6)), (2, 3, 4, 4, 0, (2, 2)),
+    )):  # fmt: skip
+        x, error = np.round(4 * _normal(i, n, c, h, w)) / 4, _normal(i + 20, k, c, *size)
+        corners = np.round(2 * _normal(i + 40, k, 4) * [w, h, w, h]) / 2 + [0, 0, w, h]
+        boxes = np.concatenate([np.arange(k)[:, None] % (n + 1), corners], axis=1)
+        boxes[:: max(1, k // 3), 1:] = [0.5, 0, w - 1.5, h]
+        sizes = {"batch": n, "input_size": (h, w)}
+        for scale in (1.0, 0.5):
+            note = f"{i}-{scale}"
+            place = {"output_size": size, "spatial_scale": scale}
+            yield Call("roi_pool", [x, boxes], place, note)
+            argmax = reference.roi_pool(x, boxes, **place)[1]
+            yield Call("roi_pool_backward", [error, argmax, boxes], sizes, note)
+            for ratio, aligned in ((0, False), (0, True), (2, False), (3, True)):
+                how = {"spatial_scale": scale, "sampling_ratio": ratio, "aligned": aligned}
+                note = f"{i}-{scale}-{ratio}-{aligned}"
+                yield Call("roi_align", [x, boxes], {"output_size": size, **how}, note)
+                yield Call("roi_align_backward", [error, boxes], {**sizes, **how}, note)
+
+
 def draws() -> Iterator[Call]:
     """Yield random bits, dropout and embedding."""
     key = np.array([7, 0, 3, 0, 123456], np.uint32)
@@ -449,6 +473,7 @@ CALLS = [
     *rowwise(),
     *norms(),
     *responses(),
+    *regions(get_backend("numpy")),
     *recurrences(),
     *draws(),
     *steps(),
