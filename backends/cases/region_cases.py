@@ -181,3 +181,52 @@ FLOPS: dict[str, Callable[[Sample], int]] = {
 for _op, _flops in FLOPS.items():
     _class = "exact" if _op == "roi_pool" else "reduction"
     register(OpCase(_op, _samples(_op), _class, _timed(_op), _flops))
+
+
+def _clusters(rng: Rng, count: int) -> Any:
+    """Return boxes (K, 4) around a few places, so that many overlap."""
+    centres = rng.uniform(0, 100, (1 + count // 6, 2))[rng.integers(0, 1 + count // 6, count)]
+    corner = centres + rng.normal(0, 3, (count, 2))
+    return np.concatenate([corner, corner + rng.uniform(5, 25, (count, 2))], axis=1)
+
+
+def _nms(rng: Rng, dtype: DType) -> list[Sample]:
+    found = []
+    for count in (0, 1, 2, 31, 33, 64, 65, 257):
+        for threshold in (0.0, 0.5, 1.0):
+            boxes, scores = _clusters(rng, count).astype(dtype), normal(rng, dtype, (count,))
+            label = f"{count} boxes, {threshold}"
+            found.append(Sample(label, (boxes, scores), {"iou_threshold": threshold}))
+    boxes, scores = _clusters(rng, 130), rng.normal(size=130)
+    whole = np.round(boxes / 4) * 4
+    odd = boxes.copy()
+    odd[::7], odd[3::7, :2] = np.nan, -np.inf
+    upside_down = boxes[:, [2, 3, 0, 1]]
+    for label, some, their in (
+        ("ties of scores", boxes, np.round(scores)),
+        ("equal scores", boxes, np.zeros(130)),
+        ("equal boxes", np.tile(boxes[:1], (130, 1)), scores),
+        ("no size", np.tile(boxes[:1, :2], (130, 2)), scores),
+        ("on a grid", whole, np.round(scores)),
+        ("upside down", np.where(rng.random((130, 1)) < 0.3, upside_down, boxes), scores),
+        ("NaN and infinite corners", odd, scores),
+        ("NaN and infinite scores", boxes, rng.choice([np.nan, np.inf, -np.inf, 0.0, -0.0], 130)),
+    ):
+        arrays = (some.astype(dtype), their.astype(dtype))
+        # 1/3 is the overlap of two equal boxes moved by half their width: whole numbers, exact
+        found.extend(Sample(label, arrays, {"iou_threshold": t}) for t in (0.3, 1 / 3, 0.5))
+    return found
+
+
+def _nms_timed(rng: Rng, dtype: DType) -> list[Sample]:
+    return [
+        Sample(
+            label,
+            (_clusters(rng, count).astype(dtype), normal(rng, dtype, (count,))),
+            {"iou_threshold": 0.7},
+        )
+        for label, count in (("tiny", 64), ("typical", 1000), ("large", 4000))
+    ]
+
+
+register(OpCase("nms", _nms, "exact", _nms_timed))

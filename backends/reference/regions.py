@@ -282,7 +282,7 @@ class RegionOps:
             common = xp.maximum(width, 0) * xp.maximum(height, 0)
             overlaps = common / (area[one] + area - common) > iou_threshold
             kept = kept & ~(overlaps & (rank > i) & kept[one])
-        count = kept.sum()
+        count = kept.sum(keepdims=True).reshape(())  # an array on every backend
         in_front = xp.argsort(~kept, kind="stable")
         return xp.where(rank < count, order[in_front], -1), count
 

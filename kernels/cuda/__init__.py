@@ -6,5 +6,6 @@
 from trine.kernels.cuda import (  # noqa: F401  each registers its kernels
     elementwise,
     local_response,
+    nms,
     regions,
 )

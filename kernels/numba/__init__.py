@@ -16,6 +16,7 @@ from trine.kernels.numba import (  # noqa: F401  each registers its kernels
     gemm,
     local_response,
     matmul,
+    nms,
     optimiser,
     pool,
     pool_threes,

@@ -233,3 +233,98 @@ def test_pooling_errors(backend_name, op, call, error, message):
 def test_sampling_ratio_error(backend_name):
     with pytest.raises(TypeError, match=r"\[roi_align\] expected sampling_ratio as an int"):
         F.roi_align(trine.zeros(1, 3, 4, 4), trine.zeros(1, 5), 2, 1.0, 2.0)
+
+
+def nms_loop(boxes: Any, scores: Any, threshold: float) -> list[int]:
+    """Return the kept boxes, from the definition."""
+    left = sorted(range(len(scores)), key=lambda i: (-scores[i], i))
+    kept = []
+    while left:
+        best, *rest = left
+        kept.append(best)
+        left = [i for i in rest if overlap(boxes[best], boxes[i]) <= threshold]
+    return kept
+
+
+def overlap(a: Any, b: Any) -> float:
+    width = max(0, min(a[2], b[2]) - max(a[0], b[0]))
+    height = max(0, min(a[3], b[3]) - max(a[1], b[1]))
+    both = sum((v[2] - v[0]) * (v[3] - v[1]) for v in (a, b))
+    return float(width * height / (both - width * height))
+
+
+@pytest.mark.parametrize(
+    ("threshold", "kept"), [(0.0, [3, 0]), (0.25, [3, 0]), (1 / 3, [3, 0, 2]), (0.9, [3, 0, 2, 1])]
+)
+def test_nms_by_hand(backend_name, threshold, kept):
+    """Boxes 4 x 2 side by side: 1 overlaps 0 by 3/5, 2 overlaps it by 1/3; 3 lies elsewhere."""
+    boxes = t64([[0, 0, 4, 2], [1, 0, 5, 2], [2, 0, 6, 2], [10, 10, 11, 11]])
+    found = F.nms(boxes, t64([0.9, 0.5, 0.6, 1.0]), threshold)
+    assert found.numpy().tolist() == kept
+    assert found.dtype == np.int64
+
+
+def test_nms_takes_equal_scores_by_index(backend_name):
+    boxes = t64([[0, 0, 1, 1], [5, 5, 6, 6], [0, 0, 1, 1], [9, 9, 9, 9], [9, 9, 9, 9]])
+    assert F.nms(boxes, t64([1.0] * 5), 0.5).numpy().tolist() == [0, 1, 3, 4]  # 0 / 0 drops nothing
+    assert F.nms(boxes, t64([1.0, np.nan, 2.0, np.nan, 0.0]), 0.5).numpy().tolist() == [2, 4, 1, 3]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("count", [0, 1, 70, 200])
+def test_nms(backend_name, rng, dtype, count):
+    corner = rng.uniform(0, 30, (count, 2))
+    boxes = np.concatenate([corner, corner + rng.uniform(2, 20, (count, 2))], 1).astype(dtype)
+    scores = np.round(rng.random(count), 1).astype(dtype)
+    expected = nms_loop(boxes.astype(np.float64), scores, 0.4)
+    boxes, scores = trine.tensor(boxes), trine.tensor(scores)
+    assert F.nms(boxes, scores, 0.4).numpy().tolist() == expected
+    indices, kept = F.nms_padded(boxes, scores, 0.4)
+    assert kept.item() == len(expected)
+    assert indices.numpy().tolist() == expected + [-1] * (count - len(expected))
+
+
+@pytest.mark.parametrize("threshold", [0.1, 0.5, 0.7])
+def test_nms_is_torchvisions(backend_name, rng, threshold):
+    torch, theirs = pytest.importorskip("torch"), pytest.importorskip("torchvision").ops
+    corner = rng.uniform(0, 100, (300, 2))
+    boxes = np.concatenate([corner, corner + rng.uniform(5, 50, (300, 2))], 1)
+    scores = rng.random(300)
+    wanted = theirs.nms(torch.from_numpy(boxes), torch.from_numpy(scores), threshold)
+    assert F.nms(t64(boxes), t64(scores), threshold).numpy().tolist() == wanted.tolist()
+
+
+def test_nms_has_no_gradient_and_is_captured_padded(backend_name, rng):
+    boxes = t64([[0, 0, 4, 2], [1, 0, 5, 2], [2, 0, 6, 2]]).requires_grad_()
+    assert not F.nms(boxes, t64([0.9, 0.5, 0.6]).requires_grad_(), 0.5).requires_grad
+
+    @trine.capture
+    def step(scores: trine.Tensor) -> Any:
+        return F.nms_padded(boxes, scores, 0.5)
+
+    for scores in ([3, 2, 1], [3, 2, 1], [1, 3, 2], [1, 2, 3], [2, 3, 1]):
+        indices, count = step(t64(np.array(scores, float)))
+        expected = nms_loop(boxes.detach().numpy(), scores, 0.5)
+        assert indices.numpy().tolist()[: count.item()] == expected
+    if backend_name == "numba":
+        assert step.replays
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda f: f(trine.zeros(3, 5), trine.zeros(3), 0.5), ValueError,
+         r"expected boxes of shape \(K, 4\) as \(x1, y1, x2, y2\), got \(3, 5\)"),
+        (lambda f: f(trine.zeros(3, 4), trine.zeros(4), 0.5), ValueError,
+         r"expected a score for each box of \(3, 4\), got scores \(4,\)"),
+        (lambda f: f(trine.zeros(3, 4), trine.zeros(3, dtype="float64"), 0.5), TypeError,
+         "expected scores of dtype float32 to match input, got float64"),
+        (lambda f: f(trine.zeros(3, 4).long(), trine.zeros(3), 0.5), TypeError,
+         "expected boxes of dtype float32 or float64"),
+        (lambda f: f(trine.zeros(3, 4), [1, 2, 3], 0.5), TypeError, "expected scores to be a tensor"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("op", ["nms", "nms_padded"])
+def test_nms_errors(backend_name, op, call, error, message):
+    with pytest.raises(error, match=rf"\[{op}\] {message}"):
+        call(getattr(F, op))

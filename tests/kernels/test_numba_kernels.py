@@ -343,6 +343,18 @@ def regions(reference: Any) -> Iterator[Call]:
                 yield Call("roi_align_backward", [error, boxes], {**sizes, **how}, note)
 
 
+def suppressions() -> Iterator[Call]:
+    """Yield non-maximum suppression: many overlaps, ties, NaN."""
+    for count in (0, 1, 90, 500):
+        corner = np.round(9 * _normal(count, count, 2))
+        boxes = np.concatenate([corner, corner + np.round(_normal(1, count, 2) ** 2 * 4)], axis=1)
+        scores = np.round(2 * _normal(2, count), 1).astype(np.float32).astype(np.float64)
+        scores[5:7], boxes[9:11, 0] = np.nan, np.nan
+        for threshold in (0.0, 0.5):
+            how = {"iou_threshold": threshold}
+            yield Call("nms", [boxes, scores], how, f"{count}-{threshold}")
+
+
 def draws() -> Iterator[Call]:
     """Yield random bits, dropout and embedding."""
     key = np.array([7, 0, 3, 0, 123456], np.uint32)
@@ -474,6 +486,7 @@ CALLS = [
     *norms(),
     *responses(),
     *regions(get_backend("numpy")),
+    *suppressions(),
     *recurrences(),
     *draws(),
     *steps(),
