@@ -163,12 +163,12 @@ def _outputs(sample: Sample) -> int:
     if "output_size" not in sample.attrs:
         return int(sample.args[0].size)
     (p, q), (x, boxes) = sample.attrs["output_size"], sample.args
-    return int(boxes.shape[0]) * int(x.shape[1]) * p * q
+    return int(boxes.shape[0] * x.shape[1] * p * q)
 
 
 def _align_flops(sample: Sample) -> int:
     """Each sample interpolates between four elements; at least one a bin where the box decides."""
-    return 8 * max(1, sample.attrs["sampling_ratio"]) ** 2 * _outputs(sample)
+    return int(8 * max(1, sample.attrs["sampling_ratio"]) ** 2 * _outputs(sample))
 
 
 FLOPS: dict[str, Callable[[Sample], int]] = {
