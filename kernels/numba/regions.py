@@ -49,6 +49,21 @@ def _cut(v: int, size: int) -> int:
 
 
 @inner
+def _largest(plane: Array, first_h: int, last_h: int, first_w: int, last_w: int) -> Any:
+    """Return the maximum of a bin that is not empty, and its place; the first NaN, if there is one."""
+    best, place = plane[first_h, first_w], first_h * plane.shape[1] + first_w
+    for h in range(first_h, last_h):
+        row = plane[h]
+        for w in range(first_w, last_w):
+            value = row[w]
+            if not (value <= best):  # greater, or NaN: one comparison an element
+                best, place = value, h * row.size + w
+                if value != value:  # noqa: PLR0124
+                    return best, place
+    return best, place
+
+
+@inner
 def _max_of_box(item: int, x: Array, boxes: Array, scale: float, out: Array, argmax: Array) -> None:
     """Pool a channel of a box."""
     (batch, channels, height, width), (rows, columns) = x.shape, out.shape[2:]
@@ -64,14 +79,8 @@ def _max_of_box(item: int, x: Array, boxes: Array, scale: float, out: Array, arg
             first_w = _cut(left + q * length_w // columns, width)
             last_w = _cut(left - (-(q + 1) * length_w) // columns, width)
             best, place = x.dtype.type(0), -1
-            if image >= 0:
-                plane = x[image, c]
-                for h in range(first_h, last_h):
-                    for w in range(first_w, last_w):
-                        value = plane[h, w]
-                        is_nan = value != value and best == best  # noqa: PLR0124
-                        if place < 0 or value > best or is_nan:
-                            best, place = value, h * width + w
+            if image >= 0 and first_h < last_h and first_w < last_w:
+                best, place = _largest(x[image, c], first_h, last_h, first_w, last_w)
             out[k, c, p, q], argmax[k, c, p, q] = best, place
 
 
