@@ -27,6 +27,7 @@ from trine.backends.reference.optimiser import OptimiserOps
 from trine.backends.reference.pool import PoolOps
 from trine.backends.reference.recurrent import RecurrentOps
 from trine.backends.reference.reduce import ReduceOps
+from trine.backends.reference.regions import RegionOps
 from trine.backends.reference.shape import ShapeOps
 from trine.backends.reference.softmax import SoftmaxOps
 from trine.dtypes import Array
@@ -47,6 +48,7 @@ class Backend(
     EmbeddingOps,
     DropoutOps,
     RecurrentOps,
+    RegionOps,
     OptimiserOps,
 ):
     """The reference on an array module, and the hooks by which a backend runs kernels."""

@@ -57,6 +57,7 @@ MODULES = (
     "embedding_cases",
     "dropout_cases",
     "recurrent_cases",
+    "region_cases",
     "optimiser_cases",
 )
 """The modules beside this one that register cases."""

@@ -1,4 +1,4 @@
-"""Cases of batch, layer and group normalisation."""
+"""Cases of batch, layer, group and local response normalisation."""
 
 from __future__ import annotations
 
@@ -185,5 +185,98 @@ register(
         "normalise",
         _evaluated_timed(True),
         lambda sample: 5 * int(sample.args[0].size),
+    )
+)
+
+ALEXNET = {"size": 5, "alpha": 1e-4, "beta": 0.75, "k": 2.0}
+"""The constants of Krizhevsky et al.; with alpha = 1 below, where they show."""
+
+RESPONSES: Shapes = (
+    ((1, 1, 1), {**ALEXNET, "alpha": 1.0}),
+    ((2, 7, 5), {**ALEXNET, "alpha": 1.0}),
+    ((2, 7, 5), {**ALEXNET, "alpha": 1.0, "size": 4}),
+    ((2, 7, 5), {**ALEXNET, "alpha": 1.0, "size": 1}),
+    ((1, 3, 33), {**ALEXNET, "alpha": 2.0, "size": 9, "beta": 0.5}),
+    ((1, 3, 33), {**ALEXNET, "alpha": 2.0, "size": 2, "beta": 1.0}),
+    ((3, 33, 31), {**ALEXNET, "alpha": 1.0, "beta": 1.3}),
+    ((2, 4, 257), {"size": 3, "alpha": 0.5, "beta": 0.0, "k": 1.0}),
+    ((2, 5, 3000), ALEXNET),
+    ((3, 2, 70), {"size": 3, "alpha": -0.1, "beta": 0.75, "k": 40.0}),
+    ((0, 4, 3), ALEXNET),
+    ((2, 0, 3), ALEXNET),
+    ((2, 4, 0), ALEXNET),
+)
+"""One channel, windows that reach beyond all channels, even windows, powers with and without roots."""
+
+PLANES = {"tiny": (2, 16, 144), "typical": (16, 96, 729), "large": (32, 96, 3025)}
+
+
+def _scale(x: Any, size: int, alpha: float, k: float, **_: Any) -> Any:
+    """Return what `local_response_norm` hands to its gradient, from its definition."""
+    squares, channels = x.astype(np.float64) ** 2, x.shape[1]
+    around = [squares[:, max(0, c - size // 2) : c + (size - 1) // 2 + 1] for c in range(channels)]
+    sums = [part.sum(1) for part in around]
+    return k + alpha / size * (np.stack(sums, 1) if channels else squares)
+
+
+def _responses(
+    rng: Rng, dtype: DType, shape: tuple[int, ...], attrs: dict[str, Any], backward: bool
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    x = _draw(rng, dtype, shape)
+    if not backward:
+        return (x,), attrs
+    scale = _scale(x, **attrs).astype(dtype)
+    taken = {name: attrs[name] for name in ("size", "alpha", "beta")}
+    return (_draw(rng, dtype, shape), x, scale), taken
+
+
+def _local(backward: bool) -> Samples:
+    def samples(rng: Rng, dtype: DType) -> list[Sample]:
+        found = []
+        for shape, attrs in RESPONSES:
+            label = f"{shape} size {attrs['size']} beta {attrs['beta']}"
+            found.append(Sample(label, *_responses(rng, dtype, shape, attrs, backward)))
+        shape, attrs = RESPONSES[1]
+        arrays, taken = _responses(rng, dtype, shape, attrs, backward)
+        found.append(Sample("zeros", (*(0 * a for a in arrays[:2]), *arrays[2:]), taken))
+        for value in (np.nan, np.inf):
+            faulty = [a.copy() for a in arrays]
+            faulty[0].flat[11] = value
+            found.append(Sample(str(value), tuple(faulty), taken))
+        if not backward:
+            x = np.zeros(shape, dtype)
+            x[0, 3] = 1  # 0 / 0 two channels away from it, and nearer ones that are finite
+            found.append(Sample("k = 0", (x,), {**attrs, "k": 0.0}))
+        return found
+
+    return samples
+
+
+def _local_timed(backward: bool) -> Samples:
+    def samples(rng: Rng, dtype: DType) -> list[Sample]:
+        return [
+            Sample(label, *_responses(rng, dtype, shape, ALEXNET, backward))
+            for label, shape in PLANES.items()
+        ]
+
+    return samples
+
+
+register(
+    OpCase(
+        "local_response_norm",
+        _local(False),
+        "reduction",
+        _local_timed(False),
+        lambda sample: (2 * sample.attrs["size"] + 4) * int(sample.args[0].size),
+    )
+)
+register(
+    OpCase(
+        "local_response_norm_backward",
+        _local(True),
+        "reduction",
+        _local_timed(True),
+        lambda sample: (sample.attrs["size"] + 8) * int(sample.args[0].size),
     )
 )

@@ -42,6 +42,19 @@ def _backward_outputs(grad_out: Array, x: Array, *_: Any, **__: Any) -> Outputs:
     }
 
 
+def _local_response_outputs(x: Array, **_: Any) -> Outputs:
+    return {"out": (x.shape, x.dtype), "scale": (x.shape, x.dtype)}
+
+
+def _local_response_backward_outputs(grad_out: Array, x: Array, *_: Any, **__: Any) -> Outputs:
+    return {"grad_x": (x.shape, x.dtype)}
+
+
+def neighbours(size: int) -> tuple[int, int]:
+    """Return how many channels before and after its own a window of `size` channels reaches."""
+    return size // 2, (size - 1) // 2
+
+
 def _scale_and_shift(x_hat: Array, weight: Array | None, bias: Array | None) -> Array:
     """x_hat * weight + bias over axis 1, either of them left out if None."""
     shape = (1, -1) + (1,) * (x_hat.ndim - 2)
@@ -198,6 +211,50 @@ class NormOps:
         grad_x = _input_gradient(grad, x_hat, rstd[:, :, None], (2,), size).reshape(x.shape)
         grad_weight = (grad_out * x_hat.reshape(x.shape)).sum(axis=(0, 2))
         return grad_x, grad_weight, grad_out.sum(axis=(0, 2))
+
+    @op(outputs=_local_response_outputs)
+    def local_response_norm(
+        self, x: Array, *, size: int, alpha: float, beta: float, k: float
+    ) -> tuple[Array, Array]:
+        """y_c = x_c s_c^-beta with s_c = k + alpha / size sum_j x_j^2 over `size` channels around c.
+
+        j goes from c - size // 2 to c + (size - 1) // 2, as far as there are such channels; what is
+        missing counts as 0 (PyTorch's rule). x: (N, C, L) -> out, scale (the s): (N, C, L).
+        Source: Krizhevsky, Sutskever and Hinton, 2012.
+        """
+        sums = self._over_channels(x * x, *neighbours(size))
+        scale = x.dtype.type(k) + x.dtype.type(alpha / size) * sums
+        return x * scale ** x.dtype.type(-beta), scale
+
+    @op(outputs=_local_response_backward_outputs)
+    def local_response_norm_backward(
+        self,
+        grad_out: Array,
+        x: Array,
+        scale: Array,
+        *,
+        size: int,
+        alpha: float,
+        beta: float,
+    ) -> Array:
+        """dx_j = g_j s_j^-beta - 2 alpha beta / size x_j sum_c g_c x_c s_c^(-beta - 1).
+
+        c goes over the channels whose windows hold j: from j - (size - 1) // 2 to j + size // 2.
+        scale: the s of `local_response_norm`.
+        """
+        before, after = neighbours(size)
+        shrunk = grad_out * scale ** x.dtype.type(-beta)
+        through_scale = self._over_channels(shrunk * x / scale, after, before)
+        return shrunk - x.dtype.type(2 * alpha * beta / size) * x * through_scale
+
+    def _over_channels(self, x: Array, before: int, after: int) -> Array:
+        """Sum each channel with those up to `before` in front of it and `after` behind it."""
+        channels = x.shape[1]
+        total = self.xp.zeros_like(x)
+        for shift in range(-min(before, channels - 1), min(after, channels - 1) + 1):
+            first, last = max(0, -shift), channels - max(0, shift)
+            total[:, first:last] += x[:, first + shift : last + shift]
+        return total
 
     def _rstd(self, var: Array, eps: float) -> Array:
         return 1 / self.xp.sqrt(var + var.dtype.type(eps))

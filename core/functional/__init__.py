@@ -37,10 +37,11 @@ from trine.functional.loss import (
     squared_error,
     zero_one_loss,
 )
-from trine.functional.norm import batch_norm, group_norm, layer_norm
+from trine.functional.norm import batch_norm, group_norm, layer_norm, local_response_norm
 from trine.functional.padding import pad
 from trine.functional.pool import adaptive_avg_pool2d, avg_pool2d, max_pool2d
 from trine.functional.recurrent import gru, lstm, rnn
+from trine.functional.regions import nms, nms_padded, roi_align, roi_pool
 from trine.functional.softmax import log_softmax, softmax
 
 __all__ = [
@@ -66,6 +67,7 @@ __all__ = [
     "layer_norm",
     "leaky_relu",
     "linear",
+    "local_response_norm",
     "log_cosh_loss",
     "log_softmax",
     "logistic_loss",
@@ -73,11 +75,15 @@ __all__ = [
     "max_pool2d",
     "mse_loss",
     "nll_loss",
+    "nms",
+    "nms_padded",
     "normal_density",
     "pad",
     "piecewise_linear",
     "relu",
     "rnn",
+    "roi_align",
+    "roi_pool",
     "sigmoid",
     "sign",
     "silu",

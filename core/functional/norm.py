@@ -1,4 +1,4 @@
-"""Batch, layer and group normalisation."""
+"""Batch, layer, group and local response normalisation."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from typing import Any
 
 from trine.autograd import apply, define, no_grad
 from trine.backends import Backend
+from trine.backends.reference.norm import neighbours
 from trine.dtypes import Array
 from trine.functional.checks import require_float, require_like
+from trine.functional.padding import pad
 from trine.tensor import Tensor
 
 Saved = tuple[Any, ...]
@@ -130,6 +132,40 @@ def _group_norm_composed(
     return _affine(((grouped - mean) / (var + eps).sqrt()).reshape(x.shape), weight, bias)
 
 
+def _local_response_norm(
+    be: Backend, x: Array, *, size: int, alpha: float, beta: float, k: float
+) -> tuple[Array, Saved]:
+    out, scale = be.local_response_norm(x, size=size, alpha=alpha, beta=beta, k=k)
+    return out, (x, scale)
+
+
+def _local_response_norm_backward(
+    be: Backend,
+    saved: Saved,
+    grads: Saved,
+    needs: Saved,
+    *,
+    size: int,
+    alpha: float,
+    beta: float,
+    k: float,
+) -> Saved:
+    grad_x = be.local_response_norm_backward(grads[0], *saved, size=size, alpha=alpha, beta=beta)
+    return (grad_x,)
+
+
+def _local_response_norm_composed(
+    x: Tensor, *, size: int, alpha: float, beta: float, k: float
+) -> Tensor:
+    before, after = neighbours(size)
+    channels = x.shape[1]
+    squares = pad(x.square(), (0, 0, before, after))
+    sums = squares[:, :channels]
+    for shift in range(1, size):
+        sums = sums + squares[:, shift : shift + channels]
+    return x * (k + alpha / size * sums) ** -beta
+
+
 BATCH_NORM = define(
     "batch_norm", _batch_norm, _batch_norm_backward, keeps=(0, 1), composed=_batch_norm_composed
 )
@@ -145,6 +181,14 @@ LAYER_NORM = define(
 )
 GROUP_NORM = define(
     "group_norm", _group_norm, _group_norm_backward, keeps=(0, 1), composed=_group_norm_composed
+)
+
+LOCAL_RESPONSE_NORM = define(
+    "local_response_norm",
+    _local_response_norm,
+    _local_response_norm_backward,
+    keeps=(0,),
+    composed=_local_response_norm_composed,
 )
 
 
@@ -262,6 +306,34 @@ def group_norm(
         )
     x = input.reshape(n, c, length)
     out: Tensor = apply(GROUP_NORM, x, weight, bias, groups=num_groups, eps=float(eps))
+    return out.reshape(input.shape)
+
+
+def local_response_norm(
+    input: Tensor, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0
+) -> Tensor:
+    """Divide each element by a power of the squares of its neighbours in other channels.
+
+    y_c = x_c / (k + alpha / size sum_j x_j^2)^beta, where j goes over `size` channels around c, from
+    c - size // 2 to c + (size - 1) // 2. input: (N, C, ...). Raises ValueError for fewer than three
+    axes and for size < 1, TypeError for other dtypes. Source: Krizhevsky, Sutskever and Hinton, 2012.
+    """
+    op = "local_response_norm"
+    require_float(op, "input", input)
+    if input.ndim < 3:
+        raise ValueError(
+            f"[{op}] expected input of shape (N, C, ...) with at least three axes, got {input.shape}. "
+            "Add the axes that it lacks."
+        )
+    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+        raise ValueError(
+            f"[{op}] expected size as an int >= 1, the number of channels in a window, got {size!r}. "
+            "Correct size."
+        )
+    x = input.reshape(*input.shape[:2], math.prod(input.shape[2:]))
+    out: Tensor = apply(
+        LOCAL_RESPONSE_NORM, x, size=size, alpha=float(alpha), beta=float(beta), k=float(k)
+    )
     return out.reshape(input.shape)
 
 

@@ -29,11 +29,18 @@ from trine.nn.loss import (
     SmoothL1Loss,
 )
 from trine.nn.module import Module
-from trine.nn.normalization import BatchNorm1d, BatchNorm2d, GroupNorm, LayerNorm
+from trine.nn.normalization import (
+    BatchNorm1d,
+    BatchNorm2d,
+    GroupNorm,
+    LayerNorm,
+    LocalResponseNorm,
+)
 from trine.nn.parameter import Parameter
 from trine.nn.pooling import AdaptiveAvgPool2d, AvgPool2d, MaxPool2d
 from trine.nn.recurrent import GRU, LSTM, RNN
 from trine.nn.recurrent_cells import GRUCell, LSTMCell, RNNCell
+from trine.nn.regions import RoIAlign, RoIPool
 from trine.nn.serialization import load_file, save_file
 from trine.nn.summary import summary
 
@@ -64,6 +71,7 @@ __all__ = [
     "LayerNorm",
     "LeakyReLU",
     "Linear",
+    "LocalResponseNorm",
     "LogSoftmax",
     "MSELoss",
     "MaxPool2d",
@@ -73,6 +81,8 @@ __all__ = [
     "Parameter",
     "RNNCell",
     "ReLU",
+    "RoIAlign",
+    "RoIPool",
     "Sequential",
     "SiLU",
     "Sigmoid",

@@ -208,3 +208,23 @@ class GroupNorm(_Affine):
     def extra_repr(self) -> str:
         """Groups, channels and eps."""
         return f"{self.num_groups}, {self.num_channels}, eps={self.eps}, affine={self.affine}"
+
+
+class LocalResponseNorm(Module):
+    """y_c = x_c / (k + alpha / size sum_j x_j^2)^beta over `size` channels around c.
+
+    Source: Krizhevsky, Sutskever and Hinton, 2012; PyTorch's formula and defaults.
+    """
+
+    def __init__(self, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> None:
+        super().__init__()
+        require_positive("LocalResponseNorm", size=size)
+        self.size, self.alpha, self.beta, self.k = size, alpha, beta, k
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalise (N, C, ...) across its channels."""
+        return F.local_response_norm(input, self.size, self.alpha, self.beta, self.k)
+
+    def extra_repr(self) -> str:
+        """The window and the formula's constants."""
+        return f"{self.size}, alpha={self.alpha}, beta={self.beta}, k={self.k}"

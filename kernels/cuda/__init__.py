@@ -10,6 +10,8 @@ from trine.kernels.cuda import (  # noqa: F401  register their kernels
     cross_entropy,
     elementwise,
     embedding,
+    local_response,
+    nms,
     optimiser,
     pooling,
     primitives,
@@ -17,6 +19,7 @@ from trine.kernels.cuda import (  # noqa: F401  register their kernels
     random,
     recurrent,
     reductions,
+    regions,
     row_norm,
     softmax,
 )

@@ -131,6 +131,50 @@ def test_group_norm(backend_name, rng, check_gradients, groups):
     np.testing.assert_allclose(again.numpy(), expected, rtol=1e-11, atol=1e-12)
 
 
+@pytest.mark.parametrize(("size", "beta"), [(1, 0.75), (2, 0.75), (5, 0.75), (3, 1.3), (9, 0.5)])
+def test_local_response_norm(backend_name, rng, check_gradients, size, beta):
+    x, alpha, k = rng.normal(size=(2, 4, 3, 2)), 0.7, 1.5
+    expected = np.empty_like(x)
+    for c in range(4):
+        window = x[:, max(0, c - size // 2) : c + (size - 1) // 2 + 1]
+        expected[:, c] = x[:, c] / (k + alpha / size * (window**2).sum(1)) ** beta
+
+    def norm(x: trine.Tensor) -> trine.Tensor:
+        return F.local_response_norm(x, size, alpha, beta, k)
+
+    np.testing.assert_allclose(norm(t64(x)).numpy(), expected, rtol=1e-12, atol=1e-13)
+    check_gradients(norm, t64(x))
+    with trine.autograd.composed_ops():
+        np.testing.assert_allclose(norm(t64(x)).numpy(), expected, rtol=1e-12, atol=1e-13)
+        check_gradients(norm, t64(x))
+    module = trine.nn.LocalResponseNorm(size, alpha, beta, k)
+    np.testing.assert_array_equal(module(t64(x)).numpy(), norm(t64(x)).numpy())
+
+
+def test_local_response_norm_by_hand(backend_name):
+    """Three channels 1, 2, 3 by a window of 2 (the channel before): s = 1 + x_(c-1)^2 + x_c^2."""
+    x = t64([[[1.0], [2.0], [3.0]]])
+    out = F.local_response_norm(x, 2, alpha=2.0, beta=1.0, k=1.0)
+    np.testing.assert_allclose(out.numpy().ravel(), [1 / 2, 2 / 6, 3 / 14], rtol=1e-15)
+    assert repr(trine.nn.LocalResponseNorm(5)) == (
+        "LocalResponseNorm(5, alpha=0.0001, beta=0.75, k=1.0)"
+    )
+
+
+@pytest.mark.parametrize("size", [1, 4, 5])
+@pytest.mark.parametrize("shape", [(2, 6, 4), (2, 6, 3, 4), (1, 2, 2, 3, 2)])
+def test_local_response_norm_is_pytorchs(backend_name, rng, size, shape):
+    torch = pytest.importorskip("torch")
+    x, upstream = rng.normal(size=shape) * 30, rng.normal(size=shape)
+    mine, theirs = t64(x).requires_grad_(), torch.from_numpy(x).requires_grad_()
+    got = trine.nn.LocalResponseNorm(size)(mine)
+    wanted = torch.nn.LocalResponseNorm(size)(theirs)
+    (got * t64(upstream)).sum().backward()
+    (wanted * torch.from_numpy(upstream)).sum().backward()
+    np.testing.assert_allclose(got.detach().numpy(), wanted.detach().numpy(), rtol=1e-12)
+    np.testing.assert_allclose(mine.grad.numpy(), theirs.grad.numpy(), rtol=1e-11, atol=1e-13)
+
+
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
@@ -157,6 +201,13 @@ def test_group_norm(backend_name, rng, check_gradients, groups):
          r"\[group_norm\] expected num_groups that divides the 6 channels"),
         (lambda: F.group_norm(trine.zeros(4, 6), 0), ValueError, "expected num_groups"),
         (lambda: F.group_norm(trine.zeros(4, 6, 0), 2), ValueError, "expected elements"),
+        (lambda: F.local_response_norm(trine.zeros(4, 6), 2), ValueError,
+         r"\[local_response_norm\] expected input of shape \(N, C, ...\) with at least three axes"),
+        (lambda: F.local_response_norm(trine.zeros(4, 6, 1), 0), ValueError,
+         r"\[local_response_norm\] expected size as an int >= 1, .* got 0"),
+        (lambda: F.local_response_norm(trine.zeros(4, 6, 1), 2.0), ValueError, "got 2.0"),
+        (lambda: F.local_response_norm(trine.arange(3), 3), TypeError,
+         "expected input of dtype float32"),
     ],
 )  # fmt: skip
 def test_norm_errors(backend_name, call, error, message):

@@ -314,6 +314,57 @@ def _normalised(op: str, x: Any, mean: Any, spread: Any, choice: dict[str, Any])
         yield Call(f"{op}_backward", [error, x, w, mean, spread], taken, note)
 
 
+def responses() -> Iterator[Call]:
+    """Yield local response normalisation: windows of any size, powers that are roots and others."""
+    for i, (shape, size, beta) in enumerate((
+        ((2, 7, 5), 5, 0.75), ((1, 1, 1), 4, 0.75), ((3, 9, 1100), 3, 0.75), ((2, 4, 33), 8, 1.3),
+        ((0, 3, 4), 5, 0.75), ((1, 5, 600), 2, 0.5),
+    )):  # fmt: skip
+        x, error = _normal(i, *shape), _normal(i + 20, *shape)
+        how = {"size": size, "alpha": 0.5, "beta": beta}
+        scale = 1 + np.abs(_normal(i + 40, *shape))
+        yield Call("local_response_norm", [x], {**how, "k": 2.0})
+        yield Call("local_response_norm_backward", [error, x, scale], how)
+    x[0, 2, 7] = np.nan
+    yield Call("local_response_norm", [x], {**how, "k": 2.0}, "nan")
+
+
+def regions(reference: Any) -> Iterator[Call]:
+    """Yield pooling of boxes: across edges, upside down, of no size, of images that do not exist."""
+    for i, (n, c, h, w, k, size) in enumerate((
+        (2, 3, 9, 8, 20, (3, 2)), (1, 1, 1, 1, 2, (1, 1)), (2, 5, 40, 33, 9, (7, 7)),
+        (3, 2, 4, 5, 60, (5, 6)), (2, 3, 4, 4, 0, (2, 2)),
+    )):  # fmt: skip
+        x, error = np.round(4 * _normal(i, n, c, h, w)) / 4, _normal(i + 20, k, c, *size)
+        corners = np.round(2 * _normal(i + 40, k, 4) * [w, h, w, h]) / 2 + [0, 0, w, h]
+        boxes = np.concatenate([np.arange(k)[:, None] % (n + 1), corners], axis=1)
+        boxes[:: max(1, k // 3), 1:] = [0.5, 0, w - 1.5, h]
+        sizes = {"batch": n, "input_size": (h, w)}
+        for scale in (1.0, 0.5):
+            note = f"{i}-{scale}"
+            place = {"output_size": size, "spatial_scale": scale}
+            yield Call("roi_pool", [x, boxes], place, note)
+            argmax = reference.roi_pool(x, boxes, **place)[1]
+            yield Call("roi_pool_backward", [error, argmax, boxes], sizes, note)
+            for ratio, aligned in ((0, False), (0, True), (2, False), (3, True)):
+                how = {"spatial_scale": scale, "sampling_ratio": ratio, "aligned": aligned}
+                note = f"{i}-{scale}-{ratio}-{aligned}"
+                yield Call("roi_align", [x, boxes], {"output_size": size, **how}, note)
+                yield Call("roi_align_backward", [error, boxes], {**sizes, **how}, note)
+
+
+def suppressions() -> Iterator[Call]:
+    """Yield non-maximum suppression: many overlaps, ties, NaN."""
+    for count in (0, 1, 90, 500):
+        corner = np.round(9 * _normal(count, count, 2))
+        boxes = np.concatenate([corner, corner + np.round(_normal(1, count, 2) ** 2 * 4)], axis=1)
+        scores = np.round(2 * _normal(2, count), 1).astype(np.float32).astype(np.float64)
+        scores[5:7], boxes[9:11, 0] = np.nan, np.nan
+        for threshold in (0.0, 0.5):
+            how = {"iou_threshold": threshold}
+            yield Call("nms", [boxes, scores], how, f"{count}-{threshold}")
+
+
 def draws() -> Iterator[Call]:
     """Yield random bits, dropout and embedding."""
     key = np.array([7, 0, 3, 0, 123456], np.uint32)
@@ -443,6 +494,9 @@ CALLS = [
     *pools(get_backend("numpy")),
     *rowwise(),
     *norms(),
+    *responses(),
+    *regions(get_backend("numpy")),
+    *suppressions(),
     *recurrences(),
     *draws(),
     *steps(),
