@@ -81,6 +81,11 @@ def generation() -> int:
     return _generation
 
 
+def _is_users(function: Callable[..., Any]) -> bool:
+    """Return whether a user's file registers a kernel; it may be the first to import ours."""
+    return _loading_user_file and not function.__module__.startswith("trine.")
+
+
 def _touch() -> None:
     global _generation  # noqa: PLW0603  one counter for the one table
     _generation += 1
@@ -146,7 +151,7 @@ def kernel(
                 supports=supports,
                 priority=priority,
                 deterministic=deterministic,
-                user=_loading_user_file,
+                user=_is_users(python),
                 flops=flops,
                 replayable=replayable,
             )
@@ -199,7 +204,7 @@ def cuda_kernel(
             supports=supports,
             priority=priority,
             deterministic=deterministic,
-            user=_loading_user_file,
+            user=_is_users(launch),
             cuda=CudaSource(path, function, launch, options),
             flops=flops,
             floats_only=floats_only,
@@ -267,4 +272,4 @@ def load_file(path: str | Path) -> tuple[Kernel, ...]:
         raise
     finally:
         _loading_user_file = False
-    return tuple(entry for entry in all_kernels() if entry not in before)
+    return tuple(entry for entry in all_kernels() if entry.user and entry not in before)

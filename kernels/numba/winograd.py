@@ -61,7 +61,7 @@ def apart(elements: int, itemsize: int) -> int:
 
 
 # For F(2x2, 3x3) and F(4x4, 3x3), by m: the transforms of input, weight and output.
-BT = {
+BT: dict[int, list[list[float]]] = {
     2: [[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]],
     4: [
         [4, 0, -5, 0, 1, 0], [0, -4, -4, 1, 1, 0], [0, 4, -4, -1, 1, 0],
@@ -75,13 +75,13 @@ G = {
         [1 / 24, 1 / 12, 1 / 6], [1 / 24, -1 / 12, 1 / 6], [0, 0, 1],
     ],
 }  # fmt: skip
-AT = {
+AT: dict[int, list[list[float]]] = {
     2: [[1, 1, 1, 0], [0, 1, -1, -1]],
     4: [[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]],
 }
 
 
-def combined(v: Vectors, matrix: list[list[int]], values: list[Any]) -> list[Any]:
+def combined(v: Vectors, matrix: list[list[float]], values: list[Any]) -> list[Any]:
     """Return matrix @ values for vectors, with no multiplication by 0 and 1."""
     results = []
     for row in matrix:
@@ -102,7 +102,7 @@ def combined(v: Vectors, matrix: list[list[int]], values: list[Any]) -> list[Any
     return results
 
 
-def both_sides(v: Vectors, matrix: list[list[int]], square: list[list[Any]]) -> list[list[Any]]:
+def both_sides(v: Vectors, matrix: list[list[float]], square: list[list[Any]]) -> list[list[Any]]:
     """Return matrix @ square @ matrix^T."""
     left = [combined(v, matrix, list(column)) for column in zip(*square, strict=True)]
     return [combined(v, matrix, list(row)) for row in zip(*left, strict=True)]

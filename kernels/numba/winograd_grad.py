@@ -42,8 +42,8 @@ PAYS_FROM = 64
 """Channels on both sides from which the products outweigh the transforms."""
 TILES = 256
 """Tiles whose transforms are held at once, at least: a panel of them stays in the first cache."""
-G = [[1, 0], [1 / 2, 1 / 2], [1 / 2, -1 / 2], [0, 1]]
-AT = [[1, 1, 1, 0], [0, 1, -1, 0], [0, 1, 1, -1]]
+G: list[list[float]] = [[1, 0], [1 / 2, 1 / 2], [1 / 2, -1 / 2], [0, 1]]
+AT: list[list[float]] = [[1, 1, 1, 0], [0, 1, -1, 0], [0, 1, 1, -1]]
 """With the B^T of F(2x2, 3x3)."""
 
 
