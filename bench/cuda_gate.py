@@ -12,9 +12,11 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
+import os
 import re
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -167,19 +169,18 @@ def library() -> Path | None:
 
 def compile_all(nvrtc: Nvrtc) -> Iterator[Compiled]:
     """Yield what each kernel takes on each architecture; raises BackendError as `compile` does."""
-    for source in sources():
-        for architecture in ARCHITECTURES:
-            log, lowered = nvrtc.compile(source, architecture)
-            seen = set()
-            for compiled in _read(log, lowered, source.path.name, architecture):
-                seen.add(compiled.kernel)
-                yield compiled
-            missing = set(source.expressions) - seen
+    work = [(source, architecture) for source in sources() for architecture in ARCHITECTURES]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        done = pool.map(lambda pair: nvrtc.compile(*pair), work)
+        for (source, architecture), (log, lowered) in zip(work, done, strict=True):
+            found = list(_read(log, lowered, source.path.name, architecture))
+            missing = set(source.expressions) - {compiled.kernel for compiled in found}
             if missing:
                 raise BackendError(
                     f"[cuda_gate] expected the assembler's report on {', '.join(sorted(missing))} of "
                     f"{source.path.name}, found none. Is it a __global__ function?"
                 )
+            yield from found
 
 
 def _read(log: str, lowered: dict[str, str], file: str, architecture: int) -> Iterator[Compiled]:
