@@ -91,7 +91,7 @@ class KernelCandidate:
         )
         self._refused = checked.status == "skipped"
         if checked.status == "failed":
-            self.result.error = checked.message
+            self.result.error = next(iter(checked.message.splitlines()), "")
         if checked.status != "passed":
             return False
         self.arrays = self._on_backend(self.sample)

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import math
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 import trine
 import trine.functional as F
-from trine import Trainer, backends, nn, optim
+from trine import Trainer, nn, optim
 from trine.backends.base import Backend
 from trine.backends.dispatch import FallbackWarning
 from trine.backends.op import OPS
@@ -336,20 +333,10 @@ def test_the_second_part_of_an_accumulated_step_is_found(tiny):
 
 
 @pytest.fixture
-def device(monkeypatch):
+def device(cupy_backend):
     """The cupy backend over the stand-in, which refuses to be read on the host in passing."""
-    folder = Path(__file__).parent.parent / "backends"
-    spec = importlib.util.spec_from_file_location("cupy_stand_in", folder / "cupy_stand_in.py")
-    stand_in = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(stand_in)
-    monkeypatch.setitem(sys.modules, "cupy", stand_in.StandIn())
-    monkeypatch.delitem(sys.modules, "trine.backends.cupy_backend", raising=False)
-    monkeypatch.setattr(backends, "_instances", dict(backends._instances))
-    monkeypatch.setattr(backends, "_probes", {"cupy": backends.Probe(True, "stand-in")})
-    backends._instances.pop("cupy", None)
     with trine.use("cupy") as backend:
         yield backend
-    sys.modules.pop("trine.backends.cupy_backend", None)
 
 
 def test_a_device_is_read_rarely_and_nan_still_changes_nothing(tiny, device, tmp_path):
