@@ -233,9 +233,7 @@ class LaunchRecorder(Recorder):
         if name == "to_numpy":
             self.refuse(READS)
             return result
-        if isinstance(
-            result, np.generic
-        ):  # NumPy's results without axes have no place of their own
+        if isinstance(result, np.generic):  # without axes: it has no place of its own in memory
             result = np.asarray(result)
         results = result if isinstance(result, tuple) else (result,)
         made = [r for r in results if isinstance(r, np.ndarray) and not _is_view(r, args)]

@@ -293,16 +293,17 @@ class Trainer:
             part = loss * (x.shape[0] / samples) if weighted else loss
             part.backward()
             total = part.detach() if total is None else total + part.detach()
-            numbers.update(self._count(self.sums, loss, output, y))
+            numbers.update(self._count(self.sums, loss, output, y, x.shape[0]))
         norm, probe = self._guard.protect(total.data)
         self.optimizer.step()
         self.sums.add("norm", Tensor(norm, self.backend))
         self._numbers[_shapes(batches)] = {**numbers, "norm": 1}
         return Tensor(probe, self.backend)
 
-    def _count(self, sums: Sums, loss: Tensor, output: Any, target: Tensor) -> dict[str, int]:
+    def _count(
+        self, sums: Sums, loss: Tensor, output: Any, target: Tensor, samples: int
+    ) -> dict[str, int]:
         """Add a batch to running sums, on the device; return over how many samples each goes."""
-        samples = target.shape[0]
         numbers = {"loss": samples}
         with trine.no_grad():
             value = loss.detach().astype(float64)
@@ -327,7 +328,7 @@ class Trainer:
                     output = self.model(samples)
                     loss = self.loss(output, target)
                     check_scalar(loss)
-                    sums.count(self._count(sums, loss, output, target))
+                    sums.count(self._count(sums, loss, output, target, len(x)))
         finally:
             generator.load_state(drawn)
             self.model.train(training)

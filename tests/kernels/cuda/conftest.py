@@ -41,7 +41,10 @@ def cuda(stand_in, monkeypatch):
     sys.modules.pop("trine.backends.cupy_backend", None)
     listed = cuda_gate.INSTANCES.read_text().splitlines()
     new = sorted(set(cuda_gate.instances(backend)) - set(listed))
-    assert not new, "run: python -m trine.bench.cuda_gate --collect --out " + str(cuda_gate.TABLE)
+    assert not new, (
+        f"add these lines to {cuda_gate.INSTANCES.name}, then run: python -m trine.bench.cuda_gate "
+        f"--out {cuda_gate.TABLE}"
+    )
 
 
 @pytest.fixture(params=ORDERS)
