@@ -116,6 +116,13 @@ class CupyBackend(Backend):
             f"{free / 2**20:.0f} of {total / 2**20:.0f} MiB free on the device."
         )
 
+    def free_memory(self) -> int:
+        """Return the device's free bytes and those that the pool holds unused, within its limit."""
+        pool = cupy.get_default_memory_pool()
+        free = int(cupy.cuda.runtime.memGetInfo()[0]) + int(pool.free_bytes())
+        limit = int(pool.get_limit())
+        return min(free, limit - int(pool.used_bytes())) if limit else free
+
     # Kernels
 
     def recorder(self) -> Recorder:
