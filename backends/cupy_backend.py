@@ -6,6 +6,7 @@ the device, happen only in the methods here that say so, and each is counted.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,8 @@ from trine.kernels import registry
 
 INCLUDE = Path(cuda_kernels.__file__).parent / "include"
 """The headers that kernels share."""
+LINES = ("-lineinfo",) if os.environ.get("TRINE_CUDA_LINES") else ()
+"""With that variable NVIDIA's tools name lines of a `.cu`; the code is the same."""
 
 
 class CupyBackend(Backend):
@@ -144,7 +147,7 @@ class CupyBackend(Backend):
         if key not in self._modules:
             module = cupy.RawModule(
                 code=f'#line 1 "{path.name}"\n{path.read_text()}',  # for the compiler's messages
-                options=("--std=c++17", f"-I{INCLUDE}", *options),
+                options=("--std=c++17", f"-I{INCLUDE}", *LINES, *options),
                 name_expressions=(expression,),
             )
             self._modules[key] = module.get_function(expression)

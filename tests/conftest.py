@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -16,6 +17,10 @@ from trine.kernels import registry
 from trine.kernels.cuda import emulator
 
 GPU_SKIPS = pytest.StashKey[int]()
+DRY_RUN = bool(os.environ.get("TRINE_GPU_DRY_RUN"))
+"""Whether the emulator takes the GPU's place in tests marked `gpu`, in the whole process."""
+if DRY_RUN and str(emulator.stand_in_folder()) not in sys.path:
+    sys.path.insert(0, str(emulator.stand_in_folder()))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -33,6 +38,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     skipped = terminalreporter.config.stash.get(GPU_SKIPS, 0)
     if skipped:
         terminalreporter.write_line(f"{skipped} GPU test(s) skipped: no usable GPU on this machine")
+    if DRY_RUN:
+        terminalreporter.write_line("Dry run: the emulator stood for the GPU.")
 
 
 @pytest.fixture(params=["numpy", "numba"])
