@@ -17,7 +17,7 @@ GPU_READY   := $(GPU_VENV)/installed
 TORCH_READY := $(GPU_VENV)/torch
 endif
 
-.PHONY: train test lint dev op-matrix gpu-test gpu-sanitize gpu-bench-kernels gpu-bench-steps
+.PHONY: train test lint dev op-matrix models gpu-test gpu-sanitize gpu-bench-kernels gpu-bench-steps
 
 train: $(VENV)/installed  ## train LeNet-5 on the shipped digits
 	$(BIN)/trine train lenet5
@@ -54,6 +54,9 @@ $(GPU_VENV)/installed: pyproject.toml
 $(GPU_VENV)/torch: $(GPU_VENV)/installed
 	$(GPU_VENV)/bin/pip install -q torch
 	touch $@
+
+models: $(VENV)/installed  ## train every system and write the table of results anew
+	$(BIN)/python -m trine.bench.model_table --out docs/models.md --json models/measured.json
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)

@@ -14,10 +14,17 @@ from trine.backends.op import OPS, OpSpec
 from trine.dtypes import Array, DType
 from trine.kernels import registry
 
-FAILS = 1e-4
-"""A relative error above this is no rounding of float32."""
+GOOD, FAILS = 1e-5, 1e-4
+"""Below the first a relative error is rounding of float32, above the second it never is."""
 SAME = 2.0
-"""Ours may be so many times PyTorch's."""
+"""Between them ours may be so many times PyTorch's."""
+
+
+def allowed(theirs: float | None) -> float:
+    """Return the error up to which a result counts as right, given PyTorch's, if there is one."""
+    if theirs is None:
+        return GOOD
+    return min(max(GOOD, SAME * theirs), FAILS)
 
 
 @contextmanager

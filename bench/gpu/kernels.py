@@ -19,6 +19,7 @@ from trine.bench.candidates import needed_bytes
 from trine.bench.gpu import floors, judged, peer, shapes
 from trine.bench.gpu.session import DryRun, Minutes, Out, Session
 from trine.bench.gpu.stopwatch import Stopwatch, Timed, Times
+from trine.bench.peers import PeerCall
 
 T1, T2, T6 = "T1: kernels", "T2: convolution layers", "T6: share of calls that win"
 ABOUT = {
@@ -48,13 +49,19 @@ class Bench:
         """Of each call that PyTorch has too: right, PyTorch's time over ours, eager and best."""
 
     def row(self, title: str, op: str, sample: Sample, **about: Any) -> None:
+        """Write the rows of an op on a sample; what it raises is a row, not the run's end."""
+        try:
+            self._rows(title, op, sample, about)
+        except Exception as error:
+            text = next(iter(str(error).splitlines()), "")
+            self.session.fail(f"{op}, {sample.label}: {type(error).__name__}: {text}")
+            self.session.add(title, op=op, **about, shape=sample.label, right=False)
+
+    def _rows(self, title: str, op: str, sample: Sample, about: dict[str, Any]) -> None:
         """Check and time every kernel of an op on a sample, and PyTorch beside."""
         backend = self.backend
         wanted = judged.expected(backend, op, sample)
-        peers = peer.calls(self.session, self.torch, op, sample)
-        theirs = {
-            name: judged.error(call.outputs(call.call()), wanted) for name, call in peers.items()
-        }
+        peers, theirs = self._peers(op, sample, wanted)
         arrays = judged.on_device(backend, sample)
         errors, timed = {}, {}
         for kernel in list(self._kernels(op, sample)):
@@ -72,8 +79,25 @@ class Bench:
             self.session.add(
                 title, op=op, **about, kernel=kernel, default=kernel == default, **facts
             )
-            if kernel == default and "eager" in facts:
-                self.won.append((wrong <= judged.FAILS, facts["eager"], facts["best"]))
+            if not facts["right"]:
+                self.session.fail(f"{op} by {kernel}, {sample.label}: error {wrong:.1e}")
+            if kernel == default and theirs:
+                self.won.append((facts["right"], facts.get("eager", 0.0), facts.get("best", 0.0)))
+
+    def _peers(
+        self, op: str, sample: Sample, wanted: list[Any]
+    ) -> tuple[dict[str, PeerCall], dict[str, float]]:
+        """Return PyTorch's calls and their errors; one that it cannot do is a note."""
+        calls, errors = {}, {}
+        for name, call in peer.calls(self.session, self.torch, op, sample).items():
+            try:
+                errors[name] = judged.error(call.outputs(call.call()), wanted)
+            except RuntimeError as error:
+                text = next(iter(str(error).splitlines()), "")
+                self.session.note(f"{op}, {sample.label}, {name}: {text}")
+                continue
+            calls[name] = call
+        return calls, errors
 
     def _kernels(self, op: str, sample: Sample) -> Iterable[str]:
         """Yield the kernels that serve a call."""
@@ -101,7 +125,7 @@ class Bench:
     ) -> dict[str, Any]:  # fmt: skip
         """Return what a row says of a kernel; no time for one that is wrong."""
         ours, case = times[kernel], cases.get(op)
-        right = wrong <= judged.FAILS
+        right = wrong <= judged.allowed(theirs.get("torch"))
         found: dict[str, Any] = {
             "shape": sample.label, "right": right, "error": wrong,
             "error torch": theirs.get("torch"),
@@ -172,11 +196,12 @@ def main(
     without_torch: Annotated[bool, typer.Option("--without-torch", help="No peer.")] = False,
     dry_run: DryRun = False,
 ) -> None:
-    """Time every op and convolution layer against PyTorch and write the tables as they come."""
+    """Time every op and convolution layer against PyTorch; exits with 1 if a kernel is wrong."""
     session = Session("kernels", "CUDA kernels against PyTorch", out, minutes, dry_run)
     torch = peer.load(session, not without_torch)
     run(session, torch)
     session.finish()
+    raise SystemExit(session.failed)
 
 
 if __name__ == "__main__":

@@ -54,7 +54,7 @@ class Session:
         self.tables: dict[str, list[dict[str, Any]]] = {}
         self.about: dict[str, str] = {}
         self.notes: list[str] = []
-        self.finished = False
+        self.finished = self.failed = False
         self._started = time.monotonic()
         self._seconds = 60 * minutes
         self._write()
@@ -99,6 +99,11 @@ class Session:
         if text not in self.notes:
             self.notes.append(text)
             self._write()
+
+    def fail(self, text: str) -> None:
+        """Say what is wrong; the command will exit with 1."""
+        self.failed = True
+        self.note(f"**Failed**: {text}")
 
     def finish(self) -> None:
         """Say that the run came to its end by itself."""

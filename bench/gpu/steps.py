@@ -72,10 +72,13 @@ class Steps:
                 errors[form] = worst(losses(train, self.checked), truth)
             except Exception as error:  # one form that cannot be is a line, not the run's end
                 text = next(iter(str(error).splitlines()), "")
-                self.session.note(f"T3: {name} by {form}: {type(error).__name__}: {text}")
+                say = self.session.note if form in PEERS else self.session.fail
+                say(f"T3: {name} by {form}: {type(error).__name__}: {text}")
                 continue
             if errors[form] <= ALLOWED:
                 forms[form] = Timed(train)
+            elif form in HOWS:
+                self.session.fail(f"T3: {name} by {form}: error {errors[form]:.1e}")
         times = self.watch.in_a_row(forms)
         for form, wrong in errors.items():
             facts: dict[str, Any] = {}
@@ -149,10 +152,11 @@ def main(
     without_torch: Annotated[bool, typer.Option("--without-torch", help="No peer.")] = False,
     dry_run: DryRun = False,
 ) -> None:
-    """Time training steps against PyTorch and write the tables as they come."""
+    """Time training steps against PyTorch; exits with 1 if a step of ours is wrong."""
     session = Session("steps", "Training steps on a GPU against PyTorch", out, minutes, dry_run)
     run(session, peer.load(session, not without_torch), data_dir)
     session.finish()
+    raise SystemExit(session.failed)
 
 
 if __name__ == "__main__":

@@ -67,7 +67,7 @@ def test_steps(tmp_path):
     assert {row["form"] for row in rows} >= {"trine eager", "trine graph"}
     assert all(row["right"] and row["us"] > 0 for row in rows), rows
     assert len(tables["T5: launch overheads"]) >= 6
-    assert "T3: " not in page.split("## T5")[1], "a form failed"
+    assert "T3: " not in page.split("## T5")[1], "a form of a step failed"
 
 
 @needs_emulator
@@ -99,6 +99,13 @@ def test_the_emulator_is_not_taken_for_a_gpu(tmp_path):
     assert done.returncode != 0
     assert "expected a GPU, but `cupy` is" in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("theirs", "limit"), [(None, 1e-5), (1e-7, 1e-5), (2e-5, 4e-5), (1e-3, 1e-4)]
+)
+def test_ours_may_be_twice_as_wrong_as_pytorch_within_bounds(theirs, limit):
+    assert judged.allowed(theirs) == pytest.approx(limit)
 
 
 def test_rows_become_a_table():
