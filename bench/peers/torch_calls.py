@@ -41,7 +41,7 @@ def tensor(array: Any) -> Any:
     """Return an array's values as a tensor of its own on torch's default device; None stays None."""
     if array is None:
         return None
-    made = torch.from_numpy(np.ascontiguousarray(array).copy())
+    made = torch.from_numpy(np.ascontiguousarray(array).reshape(array.shape).copy())
     return _laid_out(made.to(torch.get_default_device()))
 
 
