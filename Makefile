@@ -3,7 +3,22 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: train test lint dev op-matrix models docs
+
+# For the targets on a GPU. GPU_PYTHON names an interpreter that has trine, CuPy, pytest and, for the
+# benchmarks, PyTorch already; without it they are installed into an environment of their own.
+CUDA   ?= 13
+GPU_FLAGS ?=
+ifdef GPU_PYTHON
+GPU_READY :=
+TORCH_READY :=
+else
+GPU_VENV   := .venv-gpu
+GPU_PYTHON := $(GPU_VENV)/bin/python
+GPU_READY   := $(GPU_VENV)/installed
+TORCH_READY := $(GPU_VENV)/torch
+endif
+
+.PHONY: train test lint dev op-matrix models docs gpu-test gpu-sanitize gpu-bench-kernels gpu-bench-steps
 
 train: $(VENV)/installed  ## train LeNet-5 on the shipped digits
 	$(BIN)/trine train lenet5
@@ -22,6 +37,27 @@ op-matrix: $(VENV)/installed  ## write docs/op-matrix.md anew
 
 docs: $(VENV)/installed  ## build the guide into site/
 	$(BIN)/mkdocs build --strict
+
+gpu-test: $(GPU_READY)  ## the tests that need a GPU; table in bench/results/gpu-tests.md
+	$(GPU_PYTHON) -m trine.bench.gpu.tests $(GPU_FLAGS)
+
+gpu-sanitize: $(GPU_READY)  ## compute-sanitizer over every op; bench/results/gpu-sanitize.md
+	$(GPU_PYTHON) -m trine.bench.gpu.sanitize $(GPU_FLAGS)
+
+gpu-bench-kernels: $(TORCH_READY)  ## kernels against PyTorch; bench/results/gpu-kernels.md
+	$(GPU_PYTHON) -m trine.bench.gpu.kernels $(GPU_FLAGS)
+
+gpu-bench-steps: $(TORCH_READY)  ## training steps against PyTorch; bench/results/gpu-steps.md
+	$(GPU_PYTHON) -m trine.bench.gpu.steps $(GPU_FLAGS)
+
+$(GPU_VENV)/installed: pyproject.toml
+	$(PYTHON) -m venv $(GPU_VENV)
+	$(GPU_VENV)/bin/pip install -q -e ".[cuda$(CUDA),test]"
+	touch $@
+
+$(GPU_VENV)/torch: $(GPU_VENV)/installed
+	$(GPU_VENV)/bin/pip install -q torch
+	touch $@
 
 models: $(VENV)/installed  ## train every system and write the table of results anew
 	$(BIN)/python -m trine.bench.model_table --out docs/models.md --json models/measured.json

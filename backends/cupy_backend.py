@@ -6,6 +6,7 @@ the device, happen only in the methods here that say so, and each is counted.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,8 @@ from trine.kernels import registry
 
 INCLUDE = Path(cuda_kernels.__file__).parent / "include"
 """The headers that kernels share."""
+LINES = ("-lineinfo",) if os.environ.get("TRINE_CUDA_LINES") else ()
+"""With that variable NVIDIA's tools name lines of a `.cu`; the code is the same."""
 
 
 class CupyBackend(Backend):
@@ -116,6 +119,13 @@ class CupyBackend(Backend):
             f"{free / 2**20:.0f} of {total / 2**20:.0f} MiB free on the device."
         )
 
+    def free_memory(self) -> int:
+        """Return the device's free bytes and those that the pool holds unused, within its limit."""
+        pool = cupy.get_default_memory_pool()
+        free = int(cupy.cuda.runtime.memGetInfo()[0]) + int(pool.free_bytes())
+        limit = int(pool.get_limit())
+        return min(free, limit - int(pool.used_bytes())) if limit else free
+
     # Kernels
 
     def recorder(self) -> Recorder:
@@ -137,7 +147,7 @@ class CupyBackend(Backend):
         if key not in self._modules:
             module = cupy.RawModule(
                 code=f'#line 1 "{path.name}"\n{path.read_text()}',  # for the compiler's messages
-                options=("--std=c++17", f"-I{INCLUDE}", *options),
+                options=("--std=c++17", f"-I{INCLUDE}", *LINES, *options),
                 name_expressions=(expression,),
             )
             self._modules[key] = module.get_function(expression)

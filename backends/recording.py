@@ -27,7 +27,9 @@ from trine.random import Generator, watch_draws
 if TYPE_CHECKING:
     from trine.backends.base import Backend
 
-UNRECORDED = frozenset({"empty", "owns", "memory_stats", "memory_report", "refill_key"})
+UNRECORDED = frozenset(
+    {"empty", "owns", "memory_stats", "memory_report", "free_memory", "refill_key"}
+)
 """Methods of the contract that do nothing to numbers."""
 CONSTANT = frozenset({"asarray", "hyper", "asarray_key"})
 """Methods that bring numbers from Python: the same ones in every replay."""

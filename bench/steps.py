@@ -50,12 +50,11 @@ HOWS = ("eager", "captured")
 """How a step of ours is run."""
 
 
-def make_step(
-    name: str, batch: int, backend: str, dtype: str, weights: Weights, seed: int,
+def make_train(
+    model: Model, batch: int, backend: str, dtype: str, weights: Weights, seed: int,
     how: str = "eager",
-) -> Step:  # fmt: skip
-    """Return a training step of a model on a backend of ours."""
-    model = MODELS[name]
+) -> Callable[[], trine.Tensor]:  # fmt: skip
+    """Return what does a training step of a model on a backend of ours; it waits for nothing."""
     x, y = model.draw(np.random.default_rng(seed), batch)
     with trine.use(backend):
         network = model.build(nn)
@@ -74,11 +73,20 @@ def make_step(
 
     run = trine.capture(train) if how == "captured" else train
 
-    def step() -> float:
+    def step() -> trine.Tensor:
         with trine.use(backend):
-            return float(run(inputs, target).item())
+            return run(inputs, target)
 
     return step
+
+
+def make_step(
+    name: str, batch: int, backend: str, dtype: str, weights: Weights, seed: int,
+    how: str = "eager",
+) -> Step:  # fmt: skip
+    """Return a training step of a named model on a backend of ours, done to its end."""
+    train = make_train(MODELS[name], batch, backend, dtype, weights, seed, how)
+    return lambda: float(train().item())
 
 
 def arithmetic(step: Step) -> float:

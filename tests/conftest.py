@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -15,24 +16,30 @@ from trine.backends import get_backend, probe
 from trine.kernels import registry
 from trine.kernels.cuda import emulator
 
-GPU_SKIPS = pytest.StashKey[int]()
+NO_GPU = "no GPU: "
+DRY_RUN = bool(os.environ.get("TRINE_GPU_DRY_RUN"))
+"""Whether the emulator takes the GPU's place in tests marked `gpu`, in the whole process."""
+if DRY_RUN and str(emulator.stand_in_folder()) not in sys.path:
+    sys.path.insert(0, str(emulator.stand_in_folder()))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Skip `gpu` tests where no GPU is usable, and count them."""
+    """Skip `gpu` tests where no GPU is usable."""
     gpu_items = [item for item in items if item.get_closest_marker("gpu")]
     result = probe("cupy")
-    config.stash[GPU_SKIPS] = 0 if result.ok else len(gpu_items)
     if not result.ok:
         for item in gpu_items:
-            item.add_marker(pytest.mark.skip(reason=f"no GPU: {result.reason}"))
+            item.add_marker(pytest.mark.skip(reason=f"{NO_GPU}{result.reason}"))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say aloud how many GPU cases did not run."""
-    skipped = terminalreporter.config.stash.get(GPU_SKIPS, 0)
+    reports = terminalreporter.stats.get("skipped", [])  # those of other processes too
+    skipped = sum(NO_GPU in str(report.longrepr) for report in reports)
     if skipped:
         terminalreporter.write_line(f"{skipped} GPU test(s) skipped: no usable GPU on this machine")
+    if DRY_RUN:
+        terminalreporter.write_line("Dry run: the emulator stood for the GPU.")
 
 
 @pytest.fixture(params=["numpy", "numba"])

@@ -118,6 +118,10 @@ class ArrayOps:
         """Return a line that names the largest live arrays."""
         return self.allocator.report()
 
+    def free_memory(self) -> int | None:
+        """Return how many bytes arrays can still take on the device; None where that is the host."""
+        return None
+
     @op(outputs=lambda key, *, n: {"out": ((n,), np.dtype("uint32"))})
     def random_bits(self, key: Array, *, n: int) -> Array:
         """Return the first n words of the Philox draw of a key array, uint32 (n,).

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -16,9 +17,43 @@ ACTIVATIONS: dict[str, Callable[[Any], Any]] = {
 }  # fmt: skip
 
 
+_channels_last = False
+
+
+@contextmanager
+def channels_last(wanted: bool) -> Iterator[None]:
+    """Let images that are made inside the block have their channels last in memory."""
+    global _channels_last  # noqa: PLW0603  one layout at a time
+    before, _channels_last = _channels_last, wanted
+    try:
+        yield
+    finally:
+        _channels_last = before
+
+
+def _laid_out(made: Any) -> Any:
+    if _channels_last and made.ndim == 4:
+        return made.contiguous(memory_format=torch.channels_last)
+    return made
+
+
 def tensor(array: Any) -> Any:
-    """Return an array's values as a tensor of its own; None stays None."""
-    return None if array is None else torch.from_numpy(np.ascontiguousarray(array).copy())
+    """Return an array's values as a tensor of its own on torch's default device; None stays None."""
+    if array is None:
+        return None
+    made = torch.from_numpy(np.ascontiguousarray(array).reshape(array.shape).copy())
+    return _laid_out(made.to(torch.get_default_device()))
+
+
+def empty(shape: Any, like: Any) -> Any:
+    """Return a tensor that only tells a shape, of the type of an array."""
+    dtype = torch.from_numpy(np.empty(0, like.dtype)).dtype
+    return _laid_out(torch.empty(tuple(shape), dtype=dtype))
+
+
+def host(made: Any) -> Any:
+    """Return a tensor's values as an array; None stays None."""
+    return None if made is None else made.detach().cpu().numpy()
 
 
 def make_call(function: Callable[..., Any], *arrays: Any, shown: int | None = None) -> PeerCall:
@@ -31,7 +66,7 @@ def make_call(function: Callable[..., Any], *arrays: Any, shown: int | None = No
 
     def outputs(result: Any) -> list[Any]:
         several = list(result) if isinstance(result, (tuple, list)) else [result]
-        return [None if r is None else r.detach().numpy() for r in several[:shown]]
+        return [host(r) for r in several[:shown]]
 
     return PeerCall(call, outputs)
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from trine.bench.peers import PeerCall
-from trine.bench.peers.torch_calls import tensor
+from trine.bench.peers.torch_calls import host, tensor
 
 
 def _in_place(run: Any, *changed: Any) -> PeerCall:
@@ -20,7 +20,7 @@ def _in_place(run: Any, *changed: Any) -> PeerCall:
             run()
         return changed
 
-    return PeerCall(call, lambda result: [r.numpy() for r in result])
+    return PeerCall(call, lambda result: [host(r) for r in result])
 
 
 def adam_step(

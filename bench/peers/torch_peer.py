@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from trine.bench.peers import Peer, PeerCall, torch_optimisers, torch_windows
-from trine.bench.peers.torch_calls import ACTIVATIONS, aten, make_call, slope, tensor
+from trine.bench.peers.torch_calls import ACTIVATIONS, aten, host, make_call, slope, tensor
 
 
 def _per_channel(z: Any, bias: Any) -> Any:
@@ -183,7 +183,7 @@ def lstm(*arrays: Any) -> PeerCall | None:
     for t in inputs:
         t.requires_grad_()  # so that it keeps, as ours does, what the backward pass needs
 
-    return PeerCall(lambda: run(True), lambda result: [result[0].detach().numpy()])
+    return PeerCall(lambda: run(True), lambda result: [host(result[0])])
 
 
 def lstm_backward(

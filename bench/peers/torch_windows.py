@@ -6,11 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import torch
 import torch.nn.functional as F
 
 from trine.bench.peers import PeerCall
-from trine.bench.peers.torch_calls import ACTIVATIONS, aten, make_call, tensor
+from trine.bench.peers.torch_calls import ACTIVATIONS, aten, empty, make_call
 
 
 def conv2d(
@@ -34,7 +33,7 @@ def _conv_backward(delta: Any, x: Any, weight: Any, mask: list[bool], a: dict[st
 def conv2d_input_grad(grad_out: Any, weight: Any, input_size: Any, **geometry: Any) -> PeerCall:
     """Gradient of the input."""
     shape = (grad_out.shape[0], weight.shape[1] * geometry["groups"], *input_size)
-    x = torch.empty(shape, dtype=tensor(grad_out).dtype)
+    x = empty(shape, grad_out)
     return make_call(
         lambda d, w: _conv_backward(d, x, w, [True, False, False], geometry)[0], grad_out, weight
     )
@@ -43,7 +42,7 @@ def conv2d_input_grad(grad_out: Any, weight: Any, input_size: Any, **geometry: A
 def conv2d_weight_grad(grad_out: Any, x: Any, kernel_size: Any, **geometry: Any) -> PeerCall:
     """Gradient of the weight."""
     shape = (grad_out.shape[1], x.shape[1] // geometry["groups"], *kernel_size)
-    weight = torch.empty(shape, dtype=tensor(x).dtype)
+    weight = empty(shape, x)
     return make_call(
         lambda d, x: _conv_backward(d, x, weight, [False, True, False], geometry)[1], grad_out, x
     )
@@ -84,7 +83,7 @@ def max_pool2d_backward(
     r, s = np.divmod(argmax.astype(np.int64), kernel_size[1])
     row = np.arange(p)[:, None] * stride[0] - padding[0] + r * dilation[0]
     column = np.arange(q) * stride[1] - padding[1] + s * dilation[1]
-    x = torch.empty((*grad_out.shape[:2], *input_size), dtype=tensor(grad_out).dtype)
+    x = empty((*grad_out.shape[:2], *input_size), grad_out)
     return make_call(
         lambda d, where: aten.max_pool2d_with_indices_backward(
             d, x, kernel_size, stride, padding, dilation, False, where
@@ -107,7 +106,7 @@ def avg_pool2d_backward(
     ceil_mode: bool = False, count_include_pad: bool = True, divisor_override: int = 0,
 ) -> PeerCall:  # fmt: skip
     """Gradient of the input."""
-    x = torch.empty((*grad_out.shape[:2], *input_size), dtype=tensor(grad_out).dtype)
+    x = empty((*grad_out.shape[:2], *input_size), grad_out)
     rest = (ceil_mode, count_include_pad, divisor_override or None)
     return make_call(
         lambda d: aten.avg_pool2d_backward(d, x, kernel_size, stride, padding, *rest), grad_out
@@ -121,7 +120,7 @@ def adaptive_avg_pool2d(x: Any, output_size: Any) -> PeerCall:
 
 def adaptive_avg_pool2d_backward(grad_out: Any, input_size: Any) -> PeerCall:
     """Gradient of the input."""
-    x = torch.empty((*grad_out.shape[:2], *input_size), dtype=tensor(grad_out).dtype)
+    x = empty((*grad_out.shape[:2], *input_size), grad_out)
     return make_call(lambda d: aten._adaptive_avg_pool2d_backward(d, x), grad_out)
 
 

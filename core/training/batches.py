@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 from trine import nn
 from trine.autograd import no_grad
 from trine.tensor import Tensor
 
-Batch = tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]
-"""Samples, targets, indices."""
+Batch = tuple[Any, Any, npt.NDArray[np.int64]]
+"""Samples and targets, as arrays on the host or as tensors where the model is; indices."""
 
 
 def check_scalar(loss: Any) -> None:

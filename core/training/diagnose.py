@@ -22,6 +22,7 @@ from trine.optim.clip import clip_factor
 from trine.tensor import Tensor
 from trine.training import checkpoint
 from trine.training.batches import Batch
+from trine.training.resident import host
 
 
 @dataclass
@@ -92,7 +93,8 @@ def diverged(
     if file is not None:
         arrays = {f"model.{name}": array for name, array in weights.items()}
         for i, (x, y, indices) in enumerate(bad.batches):
-            arrays |= {f"batch.{i}.x": x, f"batch.{i}.y": y, f"batch.{i}.indices": indices}
+            parts = {"x": host(x), "y": host(y), "indices": indices}
+            arrays |= {f"batch.{i}.{name}": part for name, part in parts.items()}
         facts = {"kind": "snapshot", "step": bad.step, "epoch": bad.epoch, "place": place}
         checkpoint.save(file, arrays, {**facts, "random": bad.random})
         saved = f" Batch and weights are in {file}."

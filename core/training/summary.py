@@ -20,8 +20,9 @@ class Summary:
     model has now. `seconds` leaves out `compile_seconds`, which is what kernels took to compile or
     load; both are of this process. `samples_per_second` is that of training steps alone. `stopped`
     says why training ended early, `interrupted` that a signal did it; `replayed_steps` counts those
-    that a captured step did. `fallbacks` counts by op and
-    reason how often the reference ran although kernels are registered.
+    that a captured step did; `data_on_device` is whether the data sets stayed on the device, so that
+    no batch was copied there. `fallbacks` counts by op and reason how often the reference ran although
+    kernels are registered.
     """
 
     epochs: int = 0
@@ -35,6 +36,7 @@ class Summary:
     compile_seconds: float = 0.0
     stopped: str | None = None
     interrupted: bool = False
+    data_on_device: bool = False
     best: float | None = None
     best_epoch: int | None = None
     fallbacks: dict[str, int] = field(default_factory=dict)

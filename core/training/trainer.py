@@ -20,7 +20,7 @@ from trine.data import DataLoader
 from trine.dtypes import float64
 from trine.errors import BackendError, CheckpointError, suggest
 from trine.tensor import Tensor
-from trine.training import checkpoint, state
+from trine.training import checkpoint, resident, state
 from trine.training.batches import Batch, check_scalar, closable, detached, groups, learn
 from trine.training.callbacks import Callback
 from trine.training.diagnose import Guard, Window, diverged, first_nonfinite
@@ -49,6 +49,10 @@ class Trainer:
     result counts as better; patience: epochs without a better one before training stops; with
     `restore_best` the best weights are in the model at the end, whatever ended training. strict: a
     fallback from a kernel on the reference is an error.
+
+    data_on_device: "auto" brings a data set to the GPU once, as a whole, if it takes no more than a
+    quarter of the memory that is free there; "on" raises BackendError where that cannot be; "off"
+    copies each batch. The batches are the same. A loader that transforms samples always copies.
 
     capture: "on" records the step and replays it (`trine.capture`; a CaptureError says why that
     cannot be), "auto" does so where it can, for models without hooks. Only for models
@@ -86,6 +90,7 @@ class Trainer:
         loss_reduction: str = "mean",
         strict: bool = False,
         capture: str = "off",
+        data_on_device: str = "auto",
         pretrain: Callable[[], None] | None = None,
     ) -> None:
         counts = (("accumulate", accumulate), ("log_every", log_every))
@@ -100,6 +105,8 @@ class Trainer:
             raise suggest("Trainer", "loss_reduction", loss_reduction, ("mean", "sum"))
         if capture not in CAPTURE:
             raise suggest("Trainer", "capture", capture, CAPTURE)
+        if data_on_device not in resident.CHOICES:
+            raise suggest("Trainer", "data_on_device", data_on_device, resident.CHOICES)
         if accumulate > 1 and isinstance(model, nn.Learner):
             raise ValueError(
                 f"[Trainer] expected accumulate=1 for {type(model).__name__}, which learns by its own "
@@ -124,6 +131,7 @@ class Trainer:
         self.loss_reduction = loss_reduction
         self.strict = strict
         self.capture = capture
+        self._feed = resident.Feed(model, data_on_device)
         self.pretrain = pretrain
         self._run_update: Callable[..., Tensor] = self._update
         self._numbers: dict[Any, dict[str, int]] = {}
@@ -213,6 +221,7 @@ class Trainer:
             raise
         finally:
             backend.strict = strict_before
+            self._feed.forget()
             if self.restore_best and self.best_weights:
                 self.model.load_state_dict(self.best_weights)
 
@@ -247,7 +256,7 @@ class Trainer:
 
     def _train(self, loader: DataLoader, limit: int | None) -> None:
         self.model.train()
-        with closing(closable(loader.epoch(self.epoch, self.batch))) as batches:
+        with closing(closable(self._feed.epoch(loader, self.epoch, self.batch))) as batches:
             for group in groups(batches, self.accumulate):
                 if self.stop_reason is None and self._request.name is not None:
                     self.stop_reason = self._request.name
@@ -328,7 +337,7 @@ class Trainer:
         drawn = generator.state()
         self.model.eval()
         try:
-            with trine.no_grad(), closing(closable(loader.epoch(0))) as batches:
+            with trine.no_grad(), closing(closable(self._feed.epoch(loader, 0))) as batches:
                 for x, y, _ in batches:
                     if self._request.name is not None:
                         return None
@@ -455,6 +464,8 @@ class Trainer:
         parameter = next(iter(self.model.parameters()))
         backend = parameter.backend
         tensors = []
+        if isinstance(x, Tensor):  # the data set is there already
+            return x, y
         for array in (np.asarray(x), np.asarray(y)):
             dtype = parameter.dtype if array.dtype.kind == "f" else None
             tensors.append(Tensor(backend.asarray(array, dtype), backend))
@@ -477,6 +488,7 @@ class Trainer:
             test_accuracy=test.get("test_accuracy"),
             stopped=self.stop_reason,
             interrupted=self._interrupted,
+            data_on_device=self._feed.on_device,
             best=self.best,
             best_epoch=self.monitor.best_epoch or None,
             metrics={**train, **test},

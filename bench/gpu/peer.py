@@ -1,0 +1,81 @@
+"""PyTorch on the same device, at the same precision, in both layouts."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from trine.backends.cases import Sample
+from trine.bench.gpu.session import Session
+from trine.bench.peers import PeerCall
+from trine.errors import BackendError
+
+COMPILED = frozenset(
+    {"relu", "exp", "add", "bias_act", "softmax", "log_softmax", "layer_norm", "cross_entropy"}
+)
+"""Ops for which PyTorch's compiler may do better than its own kernels; it takes seconds for each."""
+
+
+def load(session: Session, wanted: bool) -> Any:
+    """Return the module torch, at float32 throughout; None if it is not wanted, or dry and absent.
+
+    Raises BackendError if it is wanted and cannot use the GPU.
+    """
+    if not wanted:
+        session.note("Without PyTorch, as asked.")
+        return None
+    if importlib.util.find_spec("torch") is None:
+        if session.dry_run:
+            session.note("PyTorch is not installed: the dry run has no peer.")
+            return None
+        raise BackendError(
+            f"[{session.name}] expected PyTorch beside Trine, found none. pip install torch, or pass "
+            "--without-torch."
+        )
+    torch = importlib.import_module("torch")
+    if not session.dry_run and not torch.cuda.is_available():
+        raise BackendError(
+            f"[{session.name}] expected a PyTorch that sees the GPU, got {torch.__version__}. Install "
+            "its CUDA build, or pass --without-torch."
+        )
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cudnn.benchmark = True
+    return torch
+
+
+def place(session: Session) -> str:
+    """Return the device of PyTorch's tensors."""
+    return "cpu" if session.dry_run else "cuda"
+
+
+def calls(session: Session, torch: Any, op: str, sample: Sample) -> dict[str, PeerCall]:
+    """Return PyTorch's calls of an op by how they are made; none if it has no such op."""
+    if torch is None:
+        return {}
+    from trine.bench.peers import torch_calls, torch_peer  # noqa: PLC0415  torch is there
+
+    found: dict[str, PeerCall] = {}
+    has_images = any(a is not None and a.ndim == 4 for a in sample.args)
+    for name in ("torch", "torch channels_last") if has_images else ("torch",):
+        with torch.device(place(session)), torch_calls.channels_last(name != "torch"):
+            built = torch_peer.PEER.build(op, sample)
+        if built is not None:
+            found[name] = built
+    if "torch" in found and op in COMPILED and not session.dry_run:
+        compiled: Callable[[], Any] = torch.compile(found["torch"].call)
+        found["torch compile"] = PeerCall(compiled, found["torch"].outputs)
+    return found
+
+
+@contextmanager
+def released(torch: Any) -> Iterator[None]:
+    """Give PyTorch's unused memory back afterwards: both libraries keep what they had."""
+    try:
+        yield
+    finally:
+        if torch is not None and torch.cuda.is_available():
+            torch.cuda.empty_cache()
