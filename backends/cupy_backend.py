@@ -27,6 +27,9 @@ from trine.kernels import registry
 INCLUDE = Path(cuda_kernels.__file__).parent / "include"
 """The headers that kernels share."""
 
+TENSOR_CORES = 80
+"""The compute capability, here 8.0, from which tensor cores multiply TF32 and bfloat16."""
+
 
 class CupyBackend(Backend):
     """CUDA arrays on one GPU."""
@@ -42,7 +45,22 @@ class CupyBackend(Backend):
             )
         cupy.cuda.Device(device).use()
         self.device = f"cuda:{device}"
+        self.capability = int(cupy.cuda.Device(device).compute_capability)
+        """Compute capability, 90 for 9.0."""
         self._modules: dict[tuple[Path, tuple[str, ...], str], Any] = {}
+
+    @property
+    def precisions(self) -> tuple[str, ...]:
+        """What `set_precision` takes: all modes where the tensor cores have them."""
+        return registry.PRECISIONS if self.capability >= TENSOR_CORES else ("fp32",)
+
+    def why_fp32(self) -> str:
+        """Return why products are in fp32 only, and what to do."""
+        have, need = (f"{c // 10}.{c % 10}" for c in (self.capability, TENSOR_CORES))
+        return (
+            f"{self.device} has compute capability {have}, and TF32 and bfloat16 products need {need}. "
+            "Leave precision at fp32, or use a later GPU"
+        )
 
     # Arrays
 

@@ -145,12 +145,23 @@ def build_launchers(backend: Backend, spec: OpSpec) -> tuple[Launcher, ...]:
         return ()
     launchers = []
     for entry in registry.kernels(spec.name, backend.name):
-        if not entry.deterministic and entry.name != wanted:
+        if entry.name != wanted and not (
+            entry.deterministic and entry.precision in ("fp32", backend.precision)
+        ):
+            continue
+        if entry.precision not in backend.precisions:
             continue
         launchers.append(
             Launcher(spec, entry, backend.make_launch(spec, entry), backend.kernel_function(entry))
         )
-    launchers.sort(key=lambda launcher: launcher.name != wanted)  # stable: priority order otherwise
+    # Stable, so otherwise in order of registration. The mode asked for comes before fp32.
+    launchers.sort(
+        key=lambda launcher: (
+            launcher.name != wanted,
+            -launcher.entry.priority,
+            launcher.entry.precision != backend.precision,
+        )
+    )
     return tuple(launchers)
 
 

@@ -20,8 +20,8 @@ class Summary:
     model has now. `seconds` leaves out `compile_seconds`, which is what kernels took to compile or
     load; both are of this process. `samples_per_second` is that of training steps alone. `stopped`
     says why training ended early, `interrupted` that a signal did it; `replayed_steps` counts those
-    that a captured step did. `fallbacks` counts by op and
-    reason how often the reference ran although kernels are registered.
+    that a captured step did; `precision` is that of products (`trine.precision`). `fallbacks` counts
+    by op and reason how often the reference ran although kernels are registered.
     """
 
     epochs: int = 0
@@ -37,6 +37,7 @@ class Summary:
     interrupted: bool = False
     best: float | None = None
     best_epoch: int | None = None
+    precision: str = "fp32"
     fallbacks: dict[str, int] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
 
@@ -88,5 +89,6 @@ class Clock:
             "seconds": max(time.perf_counter() - self._started - compiling, 0.0),
             "samples_per_second": self.samples_per_second(),
             "compile_seconds": compiling,
+            "precision": self.backend.precision,
             "fallbacks": {f"{op}: {reason}": n for (op, reason), n in fallbacks.items()},
         }

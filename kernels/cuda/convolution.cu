@@ -4,6 +4,7 @@
 // padding, dilation (e, f), groups. Each product has a batch of one group's matrices.
 #include "patches.h"
 #include "product.h"
+#include "tensor_tile.h"
 
 // z_k(npq) = sum_crs w_k(crs) x_(crs)(npq), then bias and activation.
 template <class T, class Shape>

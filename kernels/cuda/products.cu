@@ -1,5 +1,6 @@
 // The fully connected layer, its gradients, and matrix products.
 #include "product.h"
+#include "tensor_tile.h"
 
 // out = act(A B + bias). A is (m, k), or (k, m) if not deep_a; B is (n, k), or (k, n) if not deep_b. The
 // batch has three axes, of which those that an operand lacks have stride 0 there. Splits of k are
