@@ -122,6 +122,13 @@ class Backend(
         """Return what runs a kernel given its parameters in order, if there is such a function."""
         return entry.function
 
+    def prepare(self, launched: Any, arrays: Sequence[Any]) -> Callable[..., None] | None:
+        """Return a function of a call's arrays and outputs that repeats what a launch returned.
+
+        None where only the launch itself can do a call.
+        """
+        return None
+
     def recorder(self) -> Recorder:
         """Return what notes a captured step."""
         return LaunchRecorder(self)

@@ -6,7 +6,7 @@ the device, happen only in the methods here that say so, and each is counted.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trine.backends.base import Backend
-from trine.backends.cuda_launch import make_cuda_launch
+from trine.backends.cuda_launch import make_cuda_launch, prepare
 from trine.backends.graph_recording import GraphRecorder
 from trine.backends.op import OpSpec
 from trine.backends.recording import Recorder
@@ -140,11 +140,15 @@ class CupyBackend(Backend):
         """Return a recorder whose recording is a CUDA graph."""
         return GraphRecorder(self)
 
-    def make_launch(self, spec: OpSpec, entry: registry.Kernel) -> Callable[..., None]:
+    def make_launch(self, spec: OpSpec, entry: registry.Kernel) -> Callable[..., Any]:
         """Return a launch of the CUDA kernel, or a plain call of a Python function on arrays."""
         if entry.cuda is None:
             return super().make_launch(spec, entry)
         return make_cuda_launch(entry, self._compile, self.empty)
+
+    def prepare(self, launched: Any, arrays: Sequence[Any]) -> Callable[..., None] | None:
+        """Return what launches the same again on other arrays, if there is such a thing."""
+        return prepare(launched, arrays, self.empty, lambda array: int(array.data.ptr))
 
     def kernel_function(self, entry: registry.Kernel) -> Callable[..., Any] | None:
         """Return a Python function on arrays; CUDA kernels are launched by name instead."""
