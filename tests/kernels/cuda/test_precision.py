@@ -7,13 +7,16 @@ stay below what rounding both factors of each term can do.
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
 import trine
-from trine import backends
+from trine import Trainer, backends, nn, optim
 from trine.backends.cases.tolerances import TABLE, tolerance
 from trine.backends.op import OPS
+from trine.data import ArrayDataset, DataLoader
 from trine.kernels import registry
 from trine.kernels.cuda import tiles
 
@@ -265,3 +268,24 @@ def test_a_captured_step_is_recorded_anew_in_another_mode(cuda):
     assert len(set(exact)) == len(set(coarse)) == 1
     assert exact[0] != coarse[0]
     assert step(x).numpy().tobytes() == exact[0]
+
+
+def test_a_run_names_its_mode(cuda, tmp_path):
+    """In its configuration, where another mode cannot continue it, and in its summary."""
+    x, y = normal(8, 5), np.arange(8) % 3
+    summaries = []
+    for mode in ("tf32", "tf32", "fp32"):
+        trine.seed(0)
+        model = nn.Linear(5, 3).to("cupy")
+        trainer = Trainer(model, optim.SGD(model.parameters(), lr=0.1), out=tmp_path / "run")
+        loader = DataLoader(ArrayDataset(x, y), 4)
+        with trine.precision(mode, backend="cupy"), trine.use("cupy"):
+            if mode == "fp32":
+                with pytest.raises(trine.CheckpointError, match="precision 'tf32', got 'fp32'"):
+                    trainer.fit(loader, epochs=3, resume="auto")
+                continue
+            epochs = 1 + len(summaries)
+            summaries.append(trainer.fit(loader, epochs=epochs, resume="auto"))
+            assert cuda.ran["linear"] == "tiles_tf32"
+    assert [s.precision for s in summaries] == ["tf32", "tf32"]
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["precision"] == "tf32"
