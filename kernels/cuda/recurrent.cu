@@ -86,7 +86,7 @@ template <class T, class Shape, int gates> struct GateRows {
 
 // Step t of a net with gates: the step's z = W_ih x + b_ih comes in, states and gates go out.
 template <class T, int cell, class Count, class Shape>
-__global__ void __launch_bounds__(64) gated_step(
+__global__ void __launch_bounds__(64, Shape::least_blocks) gated_step(
     const T* __restrict__ z_tng, const T* __restrict__ h0_nh, const T* __restrict__ c0_nh, const T* __restrict__ w_gh,
     const T* __restrict__ bias_g, const Count* __restrict__ lengths_n, T* out_tnh, T* __restrict__ h_n, T* c_tnh,
     T* __restrict__ c_n, T* __restrict__ gates_tng, int t, int before, int steps, int sequences, int units
@@ -149,7 +149,7 @@ __global__ void __launch_bounds__(64) gated_step(
 }
 
 template <class T, class Count, class Shape>
-__global__ void __launch_bounds__(64) plain_step(
+__global__ void __launch_bounds__(64, Shape::least_blocks) plain_step(
     const T* __restrict__ z_tnh, const T* __restrict__ h0_nh, const T* __restrict__ w_hh, const T* __restrict__ bias_h,
     const Count* __restrict__ lengths_n, T* out_tnh, T* __restrict__ h_n, int t, int before, int steps, int sequences,
     int units, int activation
@@ -183,7 +183,7 @@ __global__ void __launch_bounds__(64) plain_step(
 // what does not go through W_hh, each element by the same thread. d_x and d_h are the errors of a
 // gate's two products; they differ for a GRU only.
 template <class T, int cell, class Count, class Shape>
-__global__ void __launch_bounds__(64) step_backward(
+__global__ void __launch_bounds__(64, Shape::least_blocks) step_backward(
     const T* __restrict__ grad_out_tnh, const T* __restrict__ grad_h_n, const T* __restrict__ grad_c_n,
     const T* __restrict__ h0_nh, const T* __restrict__ c0_nh, const T* __restrict__ w_gh, const T* __restrict__ out_tnh,
     const T* __restrict__ c_tnh, const T* __restrict__ gates_tng, const Count* __restrict__ lengths_n, T* d_x_tng,

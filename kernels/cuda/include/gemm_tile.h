@@ -9,9 +9,11 @@ template <class T, int n> struct alignas(sizeof(T) * n) Pack {
     T at[n];
 };
 
-// rows x columns of C a block, from slices of `depth`; down x across of them a thread.
+// rows x columns of C a block, from slices of `depth`; down x across of them a thread. `least_blocks` of a
+// multiprocessor are what registers must leave room for; 0 leaves that to the compiler.
 template <int rows_, int columns_, int depth_, int down_, int across_> struct Tile {
     static constexpr bool tensor = false;
+    static constexpr int least_blocks = 0;
     static constexpr int rows = rows_, columns = columns_, depth = depth_, down = down_, across = across_, slots = 3;
     static constexpr int threads_down = rows / down, threads_across = columns / across;
     static constexpr int threads = threads_down * threads_across;

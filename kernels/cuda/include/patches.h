@@ -89,6 +89,7 @@ template <class T> struct Nested {
 // Few rows, such as one kernel a group: each thread has a column for itself, and only A is shared.
 template <int rows_, int depth_> struct Direct {
     static constexpr bool tensor = false;
+    static constexpr int least_blocks = 0;
     static constexpr int rows = rows_, columns = 128, depth = depth_, down = rows_, across = 1, threads = 128;
 };
 using Direct1 = Direct<1, 128>;
@@ -132,6 +133,7 @@ template <class T, int rows_, int depth_> struct GemmTile<T, Direct<rows_, depth
 
 // Few elements of deep sums, such as the gradient of one kernel a group: a block adds four of a row.
 struct Deep {
+    static constexpr int least_blocks = 0;
     static constexpr int rows = 1, columns = 4, depth = 1, down = 1, across = 4, threads = 256;
 };
 

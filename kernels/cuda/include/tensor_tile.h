@@ -14,6 +14,7 @@ enum Precision { TF32, BF16 };
 template <Precision precision, int rows_, int columns_, int depth_, int warps_down_, int warps_across_, int slots_>
 struct TensorTile {
     static constexpr bool tensor = true;
+    static constexpr int least_blocks = 1;  // for more of them the compiler would spill some registers
     static constexpr int rows = rows_, columns = columns_, depth = depth_, slots = slots_;
     static constexpr int warps_down = warps_down_, warps_across = warps_across_;
     static constexpr int threads = 32 * warps_down * warps_across;

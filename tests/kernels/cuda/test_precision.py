@@ -16,6 +16,7 @@ import trine
 from trine import Trainer, backends, nn, optim
 from trine.backends.cases.tolerances import TABLE, tolerance
 from trine.backends.op import OPS
+from trine.compare import compare_backends
 from trine.data import ArrayDataset, DataLoader
 from trine.kernels import registry
 from trine.kernels.cuda import tiles
@@ -210,6 +211,7 @@ def test_fp32_and_float64_are_what_they_were(cuda):
     (before,) = run(cuda, "matmul", a, b, **attrs)
     (wide_before,) = run(cuda, "matmul", *wide, **attrs)
     assert cuda.precision == "fp32"
+    assert [launcher.name for launcher in cuda.launchers(OPS["matmul"])] == ["tiles"]
     with trine.precision("tf32", backend="cupy"):
         (inside,) = run(cuda, "matmul", a, b, **attrs)
         (wide_inside,) = run(cuda, "matmul", *wide, **attrs)
@@ -289,3 +291,15 @@ def test_a_run_names_its_mode(cuda, tmp_path):
             assert cuda.ran["linear"] == "tiles_tf32"
     assert [s.precision for s in summaries] == ["tf32", "tf32"]
     assert json.loads((tmp_path / "run" / "config.json").read_text())["precision"] == "tf32"
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_comparing_backends_allows_for_the_rounding(cuda, mode):
+    model, x = nn.Linear(40, 6), trine.tensor(normal(9, 40), backend="numpy")
+    pair = ("numpy", "cupy")
+    exact = compare_backends(model, x, backends=pair)
+    assert exact
+    with trine.precision(mode, backend="cupy"):
+        coarse = compare_backends(model, x, backends=pair)
+    assert coarse
+    assert coarse.layers[0].error > exact.layers[0].tolerance
