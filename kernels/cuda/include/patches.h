@@ -89,7 +89,7 @@ template <class T> struct Nested {
 // Few rows, such as one kernel a group: each thread has a column for itself, and only A is shared.
 template <int rows_, int depth_> struct Direct {
     static constexpr bool tensor = false;
-    static constexpr int least_blocks = 0;
+    static constexpr int least_blocks = 1;  // for more of them the compiler would spill some registers
     static constexpr int rows = rows_, columns = 128, depth = depth_, down = rows_, across = 1, threads = 128;
 };
 using Direct1 = Direct<1, 128>;
