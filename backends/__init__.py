@@ -25,6 +25,7 @@ __all__ = [
     "available",
     "default_backend",
     "get_backend",
+    "precision",
     "use",
 ]
 
@@ -189,6 +190,36 @@ class use:  # noqa: N801  called like a function, as in `trine.use("numba")`
         if self._token is not None:
             _default.reset(self._token)
             self._token = None
+
+
+class precision:  # noqa: N801  called like `use`
+    """Choose how products of float32 are computed: "fp32", or on tensor cores "tf32" or "bf16".
+
+    `trine.precision("tf32")` lasts; `with trine.precision("tf32"): ...` ends with the block. In
+    tf32 the factors of linear layers, matrix products, convolutions and recurrent nets are rounded
+    to 10 bits after the point (a relative error of up to 2^-11 each), in bf16 to 7 (2^-8); products are
+    added in float32, and weights, gradients and everything else stay float32. float64 is not
+    touched. It holds for a backend, the default one if none is named, in all threads.
+
+    Raises ValueError for an unknown mode, BackendError where the backend or its GPU lacks it.
+    """
+
+    def __init__(self, mode: str, *, backend: str | None = None) -> None:
+        self.mode = mode
+        self._backend = default_backend() if backend is None else get_backend(backend)
+        self._before = self._backend.precision
+        self._backend.set_precision(mode)
+
+    def __enter__(self) -> Backend:
+        return self._backend
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._backend.set_precision(self._before)
 
 
 SMALL_MODEL = 20_000

@@ -31,6 +31,7 @@ from trine.backends.reference.regions import RegionOps
 from trine.backends.reference.shape import ShapeOps
 from trine.backends.reference.softmax import SoftmaxOps
 from trine.dtypes import Array
+from trine.errors import BackendError, suggest
 from trine.kernels import registry
 
 
@@ -60,6 +61,8 @@ class Backend(
         self.xp = xp
         self.allocator = PoolAllocator()
         self.counters = Counters()
+        self.precision = "fp32"
+        """To what factors of products of float32 are rounded; see `set_precision`."""
         self.strict = False
         """Whether a call that no registered kernel serves is an error."""
         self.ran: dict[str, str] = {}
@@ -80,7 +83,33 @@ class Backend(
             found = self._launchers[spec.name] = build_launchers(self, spec)
         return found
 
-    def make_launch(self, spec: OpSpec, entry: registry.Kernel) -> Callable[..., None]:
+    @property
+    def precisions(self) -> tuple[str, ...]:
+        """What `set_precision` takes here."""
+        return ("fp32",)
+
+    def set_precision(self, mode: str) -> None:
+        """Choose the precision of products of float32: "fp32", "tf32" or "bf16".
+
+        Sums, weights and all else stay float32. Raises ValueError for an unknown mode, BackendError
+        for one that this backend or its device lacks.
+        """
+        if mode not in registry.PRECISIONS:
+            raise suggest("precision", "mode", mode, registry.PRECISIONS)
+        if mode not in self.precisions:
+            raise BackendError(
+                f"[precision] expected fp32 on {self.name}, got {mode}: {self.why_fp32()}."
+            )
+        if mode != self.precision:
+            self.precision = mode
+            self._launchers.clear()
+            self.plans.clear()
+
+    def why_fp32(self) -> str:
+        """Return why products are in fp32 only, and what to do."""
+        return "its products are plain float32. Use the cupy backend, or leave precision at fp32"
+
+    def make_launch(self, spec: OpSpec, entry: registry.Kernel) -> Callable[..., Any]:
         """Return a function that takes a call's arguments by name and runs the kernel."""
         function, parameters = entry.function, entry.parameters
 
@@ -92,6 +121,13 @@ class Backend(
     def kernel_function(self, entry: registry.Kernel) -> Callable[..., Any] | None:
         """Return what runs a kernel given its parameters in order, if there is such a function."""
         return entry.function
+
+    def prepare(self, launched: Any, arrays: Sequence[Any]) -> Callable[..., None] | None:
+        """Return a function of a call's arrays and outputs that repeats what a launch returned.
+
+        None where only the launch itself can do a call.
+        """
+        return None
 
     def recorder(self) -> Recorder:
         """Return what notes a captured step."""

@@ -145,12 +145,23 @@ def build_launchers(backend: Backend, spec: OpSpec) -> tuple[Launcher, ...]:
         return ()
     launchers = []
     for entry in registry.kernels(spec.name, backend.name):
-        if not entry.deterministic and entry.name != wanted:
+        if entry.name != wanted and not (
+            entry.deterministic and entry.precision in ("fp32", backend.precision)
+        ):
+            continue
+        if entry.precision not in backend.precisions:
             continue
         launchers.append(
             Launcher(spec, entry, backend.make_launch(spec, entry), backend.kernel_function(entry))
         )
-    launchers.sort(key=lambda launcher: launcher.name != wanted)  # stable: priority order otherwise
+    # Stable, so otherwise in order of registration. The mode asked for comes before fp32.
+    launchers.sort(
+        key=lambda launcher: (
+            launcher.name != wanted,
+            -launcher.entry.priority,
+            launcher.entry.precision != backend.precision,
+        )
+    )
     return tuple(launchers)
 
 
@@ -194,16 +205,30 @@ class Plan:
     """
 
     __slots__ = ("constants", "function", "kernel", "name", "outputs", "pick")
+    function: Any
+    constants: tuple[Any, ...]
+    pick: Any
+    """Takes the function's arguments, in its order, from arrays, outputs and constants."""
 
-    def __init__(self, spec: OpSpec, launcher: Launcher, call: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        spec: OpSpec,
+        launcher: Launcher,
+        call: dict[str, Any],
+        prepared: Callable[..., Any] | None = None,
+    ) -> None:
+        """Make a plan for the launcher's function, or for one of arrays and outputs alone."""
         self.name, self.kernel = spec.name, launcher.name
-        self.function: Any = launcher.function
         outputs = {} if spec.outputs is None else spec.outputs(**call)
         self.outputs = tuple(outputs.values())
+        if prepared is not None:
+            self.function, self.constants = prepared, ()
+            self.pick = lambda slots: slots
+            return
+        self.function = launcher.function
         slots = [*spec.arrays, *outputs, *spec.attributes]
         order = [slots.index(parameter) for parameter in launcher.parameters]
-        self.pick: Any = itemgetter(*order) if len(order) > 1 else lambda slots: (slots[order[0]],)
-        """Takes the kernel's arguments, in its order, from arrays, outputs and constants."""
+        self.pick = itemgetter(*order) if len(order) > 1 else lambda slots: (slots[order[0]],)
         self.constants = tuple(
             launcher.choices[name][call[name]] if name in launcher.choices else call[name]
             for name in spec.attributes
@@ -267,10 +292,9 @@ def run_kernel(
             refused = launcher.refusal(spec, call, dtype)
             if refused is None:
                 if key is not None and launcher.function is not None:
-                    if len(backend.plans) >= MOST_PLANS:
-                        backend.plans.clear()
-                    backend.plans[key] = Plan(spec, launcher, call)
-                return _launch(backend, spec, launcher, call)
+                    _keep(backend, key, Plan(spec, launcher, call))
+                    key = None
+                return _launch(backend, spec, launcher, call, key)
             if reason is None or launcher is launchers[0]:
                 reason = f"{launcher.name} does not serve {refused}"
     if dtype is not None or not all(launcher.entry.floats_only for launcher in launchers):
@@ -296,7 +320,16 @@ def _note_fallback(backend: Backend, spec: OpSpec, reason: str) -> None:
     backend.counters.fallbacks[key] += 1
 
 
-def _launch(backend: Backend, spec: OpSpec, launcher: Launcher, call: dict[str, Any]) -> Any:
+def _keep(backend: Backend, key: Any, plan: Plan) -> None:
+    if len(backend.plans) >= MOST_PLANS:
+        backend.plans.clear()
+    backend.plans[key] = plan
+
+
+def _launch(
+    backend: Backend, spec: OpSpec, launcher: Launcher, call: dict[str, Any], key: Any
+) -> Any:
+    """Do a call; under `key`, unless that is None, keep a plan for calls like it if there is one."""
     for name in spec.arrays:
         array = call[name]
         if array is not None and not array.flags.c_contiguous:
@@ -308,6 +341,7 @@ def _launch(backend: Backend, spec: OpSpec, launcher: Launcher, call: dict[str, 
             call[name] = backend.xp.ascontiguousarray(array)
             backend.counters.copies += 1
     outputs: dict[str, Array] = {}
+    choices = dict(call)
     if spec.outputs is not None:
         backend.allocator.op = spec.name
         for name, (shape, dtype) in spec.outputs(**call).items():
@@ -315,9 +349,13 @@ def _launch(backend: Backend, spec: OpSpec, launcher: Launcher, call: dict[str, 
     for name, positions in launcher.choices.items():
         call[name] = positions[call[name]]
     backend.before_launch()
-    launcher.call(**call, **outputs)
+    launched = launcher.call(**call, **outputs)
     backend.ran[spec.name] = launcher.name
     results = tuple(outputs.values())
+    if key is not None and launched is not None and not launcher.entry.user:
+        prepared = backend.prepare(launched, (*(call[name] for name in spec.arrays), *results))
+        if prepared is not None:
+            _keep(backend, key, Plan(spec, launcher, choices, prepared))
     if not results:
         return None
     return results[0] if len(results) == 1 else results

@@ -17,7 +17,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any
@@ -41,6 +41,8 @@ INCLUDE = Path(cuda.__file__).parent / "include"
 INSTANCES = Path(cuda.__file__).parent / "instances.txt"
 """The kernels that calls launch; a test fails when one launches another."""
 TABLE = "bench/results/cuda-kernels.md"
+TENSOR, TENSOR_CORES = re.compile("TF32|BF16"), 80
+"""Kernels by tensor cores, and the first architecture whose cores take these numbers."""
 ENTRY = re.compile(
     r"Compiling entry function '(?P<name>\S+)' for '\S+'"
     r"|(?P<stack>\d+) bytes stack frame, (?P<stores>\d+) bytes spill stores, "
@@ -56,6 +58,13 @@ class Source:
     path: Path
     options: tuple[str, ...]
     expressions: tuple[str, ...]
+
+    def on(self, architecture: int) -> Source:
+        """Return the source with the kernels that the architecture can run."""
+        can = architecture >= TENSOR_CORES
+        return replace(
+            self, expressions=tuple(e for e in self.expressions if can or not TENSOR.search(e))
+        )
 
 
 @dataclass(frozen=True)
@@ -170,7 +179,11 @@ def library() -> Path | None:
 
 def compile_all(nvrtc: Nvrtc) -> Iterator[Compiled]:
     """Yield what each kernel takes on each architecture; raises BackendError as `compile` does."""
-    work = [(source, architecture) for source in sources() for architecture in ARCHITECTURES]
+    work = [
+        (source.on(architecture), architecture)
+        for source in sources()
+        for architecture in ARCHITECTURES
+    ]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         done = pool.map(lambda pair: nvrtc.compile(*pair), work)
         for (source, architecture), (log, lowered) in zip(work, done, strict=True):
@@ -211,8 +224,9 @@ def page(found: list[Compiled], version: str) -> str:
         "# CUDA kernels, compiled",
         "",
         f"Made by `python -m trine.bench.cuda_gate` with NVRTC {version}, for sm_"
-        f"{', sm_'.join(map(str, ARCHITECTURES))}: registers a thread on each, static shared memory of a "
-        "block. No kernel spills; none has a stack frame but sine and cosine, whose is CUDA's own.",
+        f"{', sm_'.join(map(str, ARCHITECTURES))}: registers a thread on each (- where tensor cores lack the "
+        "type), static shared memory of a block. No kernel spills; none has a stack frame but sine and "
+        "cosine, whose is CUDA's own.",
         "",
         "| file | kernel | registers | shared bytes |",
         "|---|---|---|---|",
@@ -221,7 +235,8 @@ def page(found: list[Compiled], version: str) -> str:
     for one in found:
         by_kernel.setdefault((one.file, one.kernel), []).append(one)
     for (file, kernel), rows in sorted(by_kernel.items()):
-        registers = " ".join(str(row.registers) for row in rows)
+        took = {row.architecture: str(row.registers) for row in rows}
+        registers = " ".join(took.get(architecture, "-") for architecture in ARCHITECTURES)
         shared = max(row.shared_bytes for row in rows)
         lines.append(f"| {file} | `{kernel}` | {registers} | {shared} |")
     return "\n".join(lines) + "\n"

@@ -15,7 +15,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from trine.autograd import enable_grad, is_grad_enabled, no_grad, set_grad_enabled
-from trine.backends import available, default_backend, get_backend, use
+from trine.backends import available, default_backend, get_backend, precision, use
 from trine.capture import capture
 from trine.creation import (
     arange,
@@ -100,6 +100,7 @@ __all__ = [
     "ones",
     "ones_like",
     "optim",
+    "precision",
     "profile",
     "rand",
     "randn",

@@ -68,10 +68,10 @@ class CapturedStep:
     What it returns is copied, so that a later call does not change it. Everything else that the step
     made, such as activations kept in a list, is overwritten by the next call. Calls with other
     shapes or dtypes, as of a last batch, calls while a profile is taken and those under another
-    `no_grad` run as they stand. Where the choice of kernels, the number of threads or the layout of
-    an optimiser changes, the step is recorded anew. What Python does inside a step happens only when
-    it is recorded: numbers other than tensors are constants, and `model.eval()` between two calls is
-    not seen.
+    `no_grad` run as they stand. Where the choice of kernels, the number of threads, the precision or
+    the layout of an optimiser changes, the step is recorded anew. What Python does inside a step
+    happens only when it is recorded: numbers other than tensors are constants, and `model.eval()`
+    between two calls is not seen.
 
     Raises CaptureError, unless `fallback`, for a step that reads numbers on the host (`.item()`), or
     whose replay gave other bytes than itself; the step in question has then been done.
@@ -250,5 +250,5 @@ def _kind(args: tuple[Any, ...], backend: Backend) -> Kind:
     mode = autograd._mode
     return Kind(
         (backend.name, call, mode.enabled, mode.composed),
-        (registry.generation(), backend.thread_count(), moves()),
+        (registry.generation(), backend.thread_count(), backend.precision, moves()),
     )

@@ -23,6 +23,8 @@ from trine.errors import suggest
 
 BACKENDS = ("numpy", "numba", "cupy")
 KERNEL_DTYPES = ("float32", "float64")
+PRECISIONS = ("fp32", "tf32", "bf16")
+"""To what the factors of products of float32 are rounded; fp32 leaves them as they are."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,8 @@ class Kernel:
     """Its own arithmetic, where it is less than the op's: of a call, or as a factor."""
     replayable: bool = True
     """Whether all that it does with numbers is done by what it launches, none of it in Python."""
+    precision: str = "fp32"
+    """Kernels of another than fp32 serve only in that mode of the backend, or preferred by name."""
     floats_only: bool = False
     """Whether calls without any float array are the reference's by declaration, not by refusal."""
 
@@ -97,6 +101,8 @@ def _add(entry: Kernel) -> None:
     for dtype in entry.dtypes:
         if dtype not in KERNEL_DTYPES:
             raise suggest("kernel", "dtype", dtype, KERNEL_DTYPES)
+    if entry.precision not in PRECISIONS:
+        raise suggest("kernel", "precision", entry.precision, PRECISIONS)
     kernels = _kernels.setdefault((entry.op, entry.backend), [])
     for index, old in enumerate(kernels):
         if old.name == entry.name:
@@ -175,6 +181,7 @@ def cuda_kernel(
     options: tuple[str, ...] = (),
     flops: Callable[..., float] | float | None = None,
     floats_only: bool = False,
+    precision: str = "fp32",
 ) -> None:
     """Register a CUDA C++ kernel of `op`, e.g. function="max_pool2d<{T}>" of source="pool.cu".
 
@@ -183,6 +190,8 @@ def cuda_kernel(
     grid, the block and the kernel's arguments, whose scalars are converted to the types that the
     `.cu` declares. Where "{T}" stands in a function's name the call's float type is put. A kernel of
     an op that also takes integers is `floats_only`: the reference serves calls without any float.
+    One that rounds the factors of its products says so by `precision`, "tf32" or "bf16", and serves
+    only where that was asked for (`trine.precision`).
 
     Raises FileNotFoundError if the source is missing.
     """
@@ -208,6 +217,7 @@ def cuda_kernel(
             cuda=CudaSource(path, function, launch, options),
             flops=flops,
             floats_only=floats_only,
+            precision=precision,
         )
     )
 

@@ -192,7 +192,6 @@ def check_call(
     Outputs are poisoned and guarded; `known` is what `reference` returns for the sample.
     """
     spec, (expected, changed) = OPS[case.op], known
-    allowed = tolerance(case.tolerance, dtype)
     with preferring(case.op, kernel), guarded(backend) as allocator:
         backend.ran.pop(case.op, None)
         out = getattr(backend, case.op)(*arrays, **sample.attrs)
@@ -201,8 +200,16 @@ def check_call(
         return broken
     if kernel is not None and backend.ran.get(case.op) != kernel:
         return f"{backend.ran.get(case.op)} ran instead"
+    allowed = tolerance(case.tolerance, dtype, _precision_of(backend, case.op))
     fault = _compare_outputs(backend, spec, sample, _as_list(out), expected, allowed, dtype)
     return fault or _compare_inputs(backend, spec, arrays, sample, changed, allowed)
+
+
+def _precision_of(backend: Backend, op: str) -> str:
+    """Return the precision of the kernel that served the last call of an op."""
+    ran = backend.ran.get(op)
+    found = (k.precision for k in registry.kernels(op, backend.name) if k.name == ran)
+    return next(found, "fp32")
 
 
 def _on(backend: Backend, host: Any) -> Any:

@@ -12,6 +12,12 @@ Class, float32, float64, and why:
     reduction    1e-5    1e-13   sums of up to some 10^4 terms of mixed sign in any order
     normalise    5e-5    1e-12   differences of nearly equal sums, divided by their spread
     recurrent    5e-5    1e-12   errors of one step go into the next
+
+A kernel that rounds the factors of its products (`precision`, float32 only) has its own instead:
+
+    tf32         4e-3            2^-11 a factor, so 2^-10 of each product; four times that, since a sum
+                                 of mixed sign may be less than its terms, and steps of a net add up
+    bf16         3.2e-2          2^-8 a factor, so 2^-7 of each product; four times that
 """
 
 from __future__ import annotations
@@ -32,11 +38,14 @@ TABLE: dict[str, dict[str, float]] = {
 }
 
 
-def tolerance(name: str, dtype: str) -> float:
-    """Return the entry of a class and dtype; raises ValueError for an unknown class."""
+ROUNDED = {"tf32": 4e-3, "bf16": 3.2e-2}
+
+
+def tolerance(name: str, dtype: str, precision: str = "fp32") -> float:
+    """Return the entry of a class, dtype and precision; raises ValueError for an unknown class."""
     if name not in TABLE:
         raise suggest("tolerances", "class", name, TABLE)
-    return TABLE[name][dtype]
+    return ROUNDED.get(precision, TABLE[name][dtype])
 
 
 def compare(got: npt.NDArray[Any], reference: npt.NDArray[Any], allowed: float) -> str | None:

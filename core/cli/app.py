@@ -46,6 +46,14 @@ class DtypeChoice(StrEnum):
     float64 = "float64"
 
 
+class PrecisionChoice(StrEnum):
+    """What --precision takes."""
+
+    fp32 = "fp32"
+    tf32 = "tf32"
+    bf16 = "bf16"
+
+
 class ProgressChoice(StrEnum):
     """What --progress takes."""
 
@@ -115,6 +123,10 @@ def train(
     ] = None,
     seed: Seed = 0,
     dtype: Dtype = DtypeChoice.float32,
+    precision: Annotated[
+        PrecisionChoice,
+        typer.Option(help="tf32, bf16: products by tensor cores, weights still float32 (cupy)."),
+    ] = PrecisionChoice.fp32,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all by default.")] = None,
     capture: Annotated[
         CaptureChoice,
@@ -159,6 +171,7 @@ def train(
             optimizer=optimizer,
             seed=seed,
             dtype=dtype.value,
+            precision=precision.value,
             threads=threads,
             kernels=tuple(kernel or ()),
             kernel_files=tuple(kernel_file or ()),

@@ -46,6 +46,16 @@ def set_threads(threads: int | None) -> None:
         knob.set_threads(threads)
 
 
+def set_precision(backend: Backend, precision: str, dtype: str) -> None:
+    """Apply --precision; raises BackendError where the backend lacks it, ValueError with float64."""
+    if precision != "fp32" and dtype != "float32":
+        raise ValueError(
+            f"[precision] expected fp32 with {dtype}, got {precision}, which rounds products of float32. "
+            "Leave out --precision or --dtype."
+        )
+    backend.set_precision(precision)
+
+
 def choose_backend(name: str, device: int, parameters: int | None = None) -> tuple[Backend, str]:
     """Make the backend the default one; return it and why it was taken.
 

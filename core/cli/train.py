@@ -46,6 +46,7 @@ class Options:
     optimizer: str | None = None
     seed: int = 0
     dtype: str = "float32"
+    precision: str = "fp32"
     threads: int | None = None
     kernels: tuple[str, ...] = ()
     kernel_files: tuple[Path, ...] = ()
@@ -120,6 +121,7 @@ def prepare(options: Options) -> Run:
     trine.seed(options.seed)
     backend, reason = setup.choose_backend(options.backend, options.device, system.parameters)
     notes.print(f"backend: {reason}", highlight=False)
+    setup.set_precision(backend, options.precision, options.dtype)
     splits = load_splits(system, options.data, options.data_dir)
     assert system.build is not None  # trainable_system has made sure
     trine.seed(options.seed)

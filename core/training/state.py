@@ -35,6 +35,7 @@ def describe(trainer: Trainer, loader: DataLoader) -> dict[str, Any]:
     schedule = trainer.schedule
     return {
         **trainer.config,
+        "precision": trainer.backend.precision,
         "trainer": {
             "accumulate": trainer.accumulate,
             "clip_norm": trainer.clip_norm,

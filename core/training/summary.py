@@ -21,8 +21,8 @@ class Summary:
     load; both are of this process. `samples_per_second` is that of training steps alone. `stopped`
     says why training ended early, `interrupted` that a signal did it; `replayed_steps` counts those
     that a captured step did; `data_on_device` is whether the data sets stayed on the device, so that
-    no batch was copied there. `fallbacks` counts by op and reason how often the reference ran although
-    kernels are registered.
+    no batch was copied there; `precision` is that of products (`trine.precision`). `fallbacks` counts
+    by op and reason how often the reference ran although kernels are registered.
     """
 
     epochs: int = 0
@@ -39,6 +39,7 @@ class Summary:
     data_on_device: bool = False
     best: float | None = None
     best_epoch: int | None = None
+    precision: str = "fp32"
     fallbacks: dict[str, int] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
 
@@ -90,5 +91,6 @@ class Clock:
             "seconds": max(time.perf_counter() - self._started - compiling, 0.0),
             "samples_per_second": self.samples_per_second(),
             "compile_seconds": compiling,
+            "precision": self.backend.precision,
             "fallbacks": {f"{op}: {reason}": n for (op, reason), n in fallbacks.items()},
         }

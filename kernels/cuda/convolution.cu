@@ -4,10 +4,11 @@
 // padding, dilation (e, f), groups. Each product has a batch of one group's matrices.
 #include "patches.h"
 #include "product.h"
+#include "tensor_tile.h"
 
 // z_k(npq) = sum_crs w_k(crs) x_(crs)(npq), then bias and activation.
 template <class T, class Shape>
-__global__ void __launch_bounds__(256) conv2d(
+__global__ void __launch_bounds__(256, Shape::least_blocks) conv2d(
     const T* __restrict__ x_nchw, const T* __restrict__ weight_kcrs, const T* __restrict__ bias_k,
     T* __restrict__ out_nkpq, int n, int c, int h, int w, int k, int r, int s, int p, int q, int stride_a, int stride_b,
     int padding_a, int padding_b, int dilation_e, int dilation_f, int groups, int activation
@@ -67,7 +68,7 @@ struct Residue {
 // its own: only the taps that meet its pixels are multiplied. With a bias it is the transposed
 // convolution.
 template <class T, class Shape>
-__global__ void __launch_bounds__(256) conv2d_input_grad(
+__global__ void __launch_bounds__(256, Shape::least_blocks) conv2d_input_grad(
     const T* __restrict__ delta_nkpq, const T* __restrict__ weight_kcrs, const T* __restrict__ bias_c,
     T* __restrict__ grad_nchw, int n, int c, int h, int w, int k, int r, int s, int p, int q, int stride_a,
     int stride_b, int padding_a, int padding_b, int dilation_e, int dilation_f, int groups
@@ -113,7 +114,7 @@ __global__ void __launch_bounds__(256) conv2d_input_grad(
 
 // dw_k(crs) = sum_npq delta_k(npq) x_(npq)(crs); splits of npq are written one after another.
 template <class T, class Shape>
-__global__ void __launch_bounds__(256) conv2d_weight_grad(
+__global__ void __launch_bounds__(256, Shape::least_blocks) conv2d_weight_grad(
     const T* __restrict__ delta_nkpq, const T* __restrict__ x_nchw, T* __restrict__ grad_kcrs, int n, int c, int h,
     int w, int k, int r, int s, int p, int q, int stride_a, int stride_b, int padding_a, int padding_b, int dilation_e,
     int dilation_f, int groups, int splits

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from trine.dtypes import Array
@@ -14,6 +16,8 @@ from trine.kernels.registry import cuda_kernel
 
 SOURCE = "convolution.cu"
 Pair = tuple[int, int]
+Choose = Callable[[int, int, int], Tile]
+"""From rows, columns and how many such products: the tile."""
 
 DIRECT = tuple(Tile(f"Direct{rows}", rows, 128, 128) for rows in (1, 8, 16))
 """For few rows a group; the last one's rows are as many as it serves."""
@@ -23,7 +27,7 @@ FEW_SUMS = 256
 """Up to so many weights a group one block for four of them beats tiles that are mostly empty."""
 
 
-def _direct(rows: int) -> Tile:
+def _direct(rows: int, columns: int, layers: int) -> Tile:
     return next((tile for tile in DIRECT if tile.rows >= rows), DIRECT[-1])
 
 
@@ -36,7 +40,7 @@ def _geometry(
     return (*sizes, *stride, *padding, *dilation, groups)
 
 
-def _conv2d(direct: bool) -> Any:
+def _conv2d(choose: Choose) -> Callable[..., Launches]:
     def launch(
         x: Array, weight: Array, bias: Array | None, stride: Pair, padding: Pair, dilation: Pair,
         groups: int, activation: int, out: Array,
@@ -45,7 +49,7 @@ def _conv2d(direct: bool) -> Any:
             return ()
         rows, pixels = out.shape[1] // groups, out.size // out.shape[1]
         tiles.check("conv2d", output_pixels=pixels, weights_of_a_kernel=math.prod(weight.shape[1:]))
-        tile = _direct(rows) if direct else tiles.choose(rows, pixels, groups)
+        tile = choose(rows, pixels, groups)
         geometry = _geometry(x, weight.shape[2:], out, stride, padding, dilation, groups)
         return Launch(
             tile.grid("conv2d", rows, pixels, groups),
@@ -58,7 +62,7 @@ def _conv2d(direct: bool) -> Any:
 
 
 def _input_grad(
-    op: str, direct: bool, delta: Array, weight: Array, bias: Array | None, grad: Array,
+    op: str, choose: Choose, delta: Array, weight: Array, bias: Array | None, grad: Array,
     stride: Pair, padding: Pair, dilation: Pair, groups: int,
 ) -> Launches:  # fmt: skip
     if not grad.size:
@@ -68,7 +72,7 @@ def _input_grad(
     pixels = n * -(-h // stride[0]) * -(-w // stride[1])
     tiles.check(op, input_pixels=n * h * w, weights_of_a_channel=weight.size // weight.shape[1])
     rows, layers = c // groups, groups * residues
-    tile = _direct(rows) if direct else tiles.choose(rows, pixels, layers)
+    tile = choose(rows, pixels, layers)
     geometry = _geometry(grad, weight.shape[2:], delta, stride, padding, dilation, groups)
     return Launch(
         tile.grid(op, rows, pixels, layers),
@@ -78,32 +82,32 @@ def _input_grad(
     )
 
 
-def _conv2d_input_grad(direct: bool) -> Any:
+def _conv2d_input_grad(choose: Choose) -> Callable[..., Launches]:
     def launch(
         grad_out: Array, weight: Array, input_size: Pair, stride: Pair, padding: Pair, dilation: Pair,
         groups: int, grad_x: Array,
     ) -> Launches:  # fmt: skip
         return _input_grad(
-            "conv2d_input_grad", direct, grad_out, weight, None, grad_x, stride, padding, dilation,
+            "conv2d_input_grad", choose, grad_out, weight, None, grad_x, stride, padding, dilation,
             groups,
         )  # fmt: skip
 
     return launch
 
 
-def _conv_transpose2d(direct: bool) -> Any:
+def _conv_transpose2d(choose: Choose) -> Callable[..., Launches]:
     def launch(
         x: Array, weight: Array, bias: Array | None, stride: Pair, padding: Pair,
         output_padding: Pair, dilation: Pair, groups: int, out: Array,
     ) -> Launches:  # fmt: skip
         return _input_grad(
-            "conv_transpose2d", direct, x, weight, bias, out, stride, padding, dilation, groups
+            "conv_transpose2d", choose, x, weight, bias, out, stride, padding, dilation, groups
         )
 
     return launch
 
 
-def _conv2d_weight_grad(direct: bool) -> Any:
+def _conv2d_weight_grad(choose: Choose) -> Callable[..., Launches]:
     def launch(
         grad_out: Array, x: Array, kernel_size: Pair, stride: Pair, padding: Pair, dilation: Pair,
         groups: int, grad_weight: Array,
@@ -113,7 +117,7 @@ def _conv2d_weight_grad(direct: bool) -> Any:
         rows, columns = grad_weight.shape[0] // groups, math.prod(grad_weight.shape[1:])
         depth = math.prod((grad_out.shape[0], *grad_out.shape[2:]))
         tiles.check("conv2d_weight_grad", output_pixels=depth, weights=grad_weight.size)
-        tile = DEEP if direct else tiles.choose(rows, columns, groups)
+        tile = choose(rows, columns, groups)
         splits = tiles.splits_of(tile, rows, columns, depth, groups)
         target = grad_weight if splits == 1 else Scratch((splits, grad_weight.size), x.dtype)
         geometry = _geometry(x, kernel_size, grad_out, stride, padding, dilation, groups)
@@ -143,25 +147,32 @@ def _few_weights(grad_out: Array, x: Array, kernel_size: Pair, groups: int, **_:
     return bool(weights <= FEW_SUMS)
 
 
-for _op, _make, _function, _serves, _tile in (
-    ("conv2d", _conv2d, "conv2d", _few_kernels, DIRECT[-1]),
-    ("conv2d_input_grad", _conv2d_input_grad, "conv2d_input_grad", _few_channels, DIRECT[-1]),
-    ("conv_transpose2d", _conv_transpose2d, "conv2d_input_grad", _few_channels, DIRECT[-1]),
-    ("conv2d_weight_grad", _conv2d_weight_grad, "conv2d_weight_grad", _few_weights, DEEP),
-):
+def _in_precision(
+    make: Callable[[Choose], Callable[..., Launches]], precision: str
+) -> Callable[..., Launches]:
+    return make(partial(tiles.choose, precision=precision))
+
+
+for _op, _make, _function, _serves, _tile, _choose in (
+    ("conv2d", _conv2d, "conv2d", _few_kernels, DIRECT[-1], _direct),
+    ("conv2d_input_grad", _conv2d_input_grad, "conv2d_input_grad", _few_channels, DIRECT[-1], _direct),
+    ("conv_transpose2d", _conv_transpose2d, "conv2d_input_grad", _few_channels, DIRECT[-1], _direct),
+    ("conv2d_weight_grad", _conv2d_weight_grad, "conv2d_weight_grad", _few_weights, DEEP,
+     lambda *_: DEEP),
+):  # fmt: skip
     cuda_kernel(
         _op,
         name="direct",
         source=SOURCE,
         function=f"{_function}<{{T}}, {_tile.name}>",
-        launch=_make(True),
+        launch=_make(_choose),
         supports=_serves,
         priority=1,
     )
-    cuda_kernel(
+    tiles.in_every_precision(
         _op,
         name="implicit_gemm",
         source=SOURCE,
-        function=f"{_function}<{{T}}, Small>",
-        launch=_make(False),
+        function=f"{_function}<{{T}}, SMALL>",
+        make=partial(_in_precision, _make),
     )

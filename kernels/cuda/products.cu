@@ -1,11 +1,12 @@
 // The fully connected layer, its gradients, and matrix products.
 #include "product.h"
+#include "tensor_tile.h"
 
 // out = act(A B + bias). A is (m, k), or (k, m) if not deep_a; B is (n, k), or (k, n) if not deep_b. The
 // batch has three axes, of which those that an operand lacks have stride 0 there. Splits of k are
 // written one after another, for add_parts.
 template <class T, class Shape, bool deep_a, bool deep_b>
-__global__ void __launch_bounds__(256) product(
+__global__ void __launch_bounds__(256, Shape::least_blocks) product(
     const T* __restrict__ a_bmk, const T* __restrict__ b_bkn, const T* __restrict__ bias_n, T* __restrict__ out_bmn,
     int m, int n, int k, int splits, int activation, int batch_1, int batch_2, long long a_0, long long a_1,
     long long a_2, long long b_0, long long b_1, long long b_2
@@ -19,7 +20,7 @@ __global__ void __launch_bounds__(256) product(
 
 // As product, with the error before an activation as A; without batches, bias and activation of its own.
 template <class T, class Shape, bool deep_a>
-__global__ void __launch_bounds__(256) delta_product(
+__global__ void __launch_bounds__(256, Shape::least_blocks) delta_product(
     const T* __restrict__ grad_mk, const T* __restrict__ y_mk, const T* __restrict__ b_kn, T* __restrict__ out_mn,
     int m, int n, int k, int splits, int activation
 ) {

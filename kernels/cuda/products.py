@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 from trine.dtypes import Array
 from trine.kernels.cuda import tiles
 from trine.kernels.cuda.launch import Launch, Launches, Scratch, blocks
-from trine.kernels.registry import cuda_kernel
 
 SOURCE = "products.cu"
 ADD_THREADS = 256
@@ -26,7 +26,7 @@ def _flag(value: bool) -> str:
 
 def product(
     op: str, a: Any, b: Any, bias: Any, out: Any, sizes: tuple[int, int, int], *,
-    deep: tuple[bool, bool] = (True, True), activation: int = 0,
+    deep: tuple[bool, bool] = (True, True), activation: int = 0, precision: str = "fp32",
 ) -> list[Launch]:  # fmt: skip
     """Return the launches of out = act(a b + bias) for sizes (m, n, k), without a batch.
 
@@ -34,7 +34,7 @@ def product(
     """
     m, n, k = sizes
     tiles.check(op, rows=m, columns=n, terms_of_a_sum=k)
-    tile = tiles.choose(m, n)
+    tile = tiles.choose(m, n, precision=precision)
     splits = tiles.splits_of(tile, m, n, k)
     function = f"product<{{T}}, {tile.name}, {_flag(deep[0])}, {_flag(deep[1])}>"
     batch = (1, 1, 0, 0, 0, 0, 0, 0)
@@ -63,24 +63,22 @@ def add_parts(parts: Scratch, bias: Any, out: Any, *, columns: int, activation: 
     )
 
 
-def _linear(x: Array, weight: Array, bias: Array | None, activation: int, out: Array) -> Launches:
-    if not out.size:
-        return ()
-    sizes = (*out.shape, x.shape[1])
-    return product("linear", x, weight, bias, out, sizes, activation=activation)
+def _linear(precision: str) -> Callable[..., Launches]:
+    def launch(
+        x: Array, weight: Array, bias: Array | None, activation: int, out: Array
+    ) -> Launches:
+        if not out.size:
+            return ()
+        sizes = (*out.shape, x.shape[1])
+        return product(
+            "linear", x, weight, bias, out, sizes, activation=activation, precision=precision
+        )
 
-
-cuda_kernel(
-    "linear",
-    name="tiles",
-    source=SOURCE,
-    function="product<{T}, Small, true, true>",
-    launch=_linear,
-)
+    return launch
 
 
 def _delta_product(
-    op: str, delta: tuple[Array, Array, int], b: Array, out: Array, *, deep: bool
+    op: str, delta: tuple[Array, Array, int], b: Array, out: Array, *, deep: bool, precision: str
 ) -> list[Launch]:
     """Return the launches of out = delta b, or of delta^T b if not deep."""
     if not out.size:
@@ -88,7 +86,7 @@ def _delta_product(
     grad_out, y, activation = delta
     (m, n), k = out.shape, b.shape[0]
     tiles.check(op, rows=m, columns=n, terms_of_a_sum=k)
-    tile = tiles.choose(m, n)
+    tile = tiles.choose(m, n, precision=precision)
     splits = tiles.splits_of(tile, m, n, k)
     target = out if splits == 1 else Scratch((splits, m, n), out.dtype)
     launch = Launch(
@@ -114,44 +112,32 @@ def delta_sum(delta: tuple[Any, Any, int], out: Array) -> list[Launch]:
     return [Launch(grid, SUM_BLOCK, arguments, function="delta_sum<{T}>", source=SOURCE)]
 
 
-def _linear_backward(
-    grad_out: Array, x: Array, weight: Array, out: Array, activation: int, grad_x: Array,
-    grad_weight: Array, grad_bias: Array,
-) -> Launches:  # fmt: skip
-    delta = (grad_out, out, activation)
-    return [
-        *_delta_product("linear_backward", delta, weight, grad_x, deep=True),
-        *_delta_product("linear_backward", delta, x, grad_weight, deep=False),
-        *delta_sum(delta, grad_bias),
-    ]
+def _linear_backward(precision: str) -> Callable[..., Launches]:
+    def launch(
+        grad_out: Array, x: Array, weight: Array, out: Array, activation: int, grad_x: Array,
+        grad_weight: Array, grad_bias: Array,
+    ) -> Launches:  # fmt: skip
+        delta, op = (grad_out, out, activation), "linear_backward"
+        return [
+            *_delta_product(op, delta, weight, grad_x, deep=True, precision=precision),
+            *_delta_product(op, delta, x, grad_weight, deep=False, precision=precision),
+            *delta_sum(delta, grad_bias),
+        ]
+
+    return launch
 
 
-cuda_kernel(
-    "linear_backward",
-    name="tiles",
-    source=SOURCE,
-    function="delta_product<{T}, Small, true>",
-    launch=_linear_backward,
-)
+def _linear_weight_grad(precision: str) -> Callable[..., Launches]:
+    def launch(
+        grad_out: Array, x: Array, out: Array, activation: int, grad_weight: Array, grad_bias: Array
+    ) -> Launches:
+        delta, op = (grad_out, out, activation), "linear_weight_grad"
+        return [
+            *_delta_product(op, delta, x, grad_weight, deep=False, precision=precision),
+            *delta_sum(delta, grad_bias),
+        ]
 
-
-def _linear_weight_grad(
-    grad_out: Array, x: Array, out: Array, activation: int, grad_weight: Array, grad_bias: Array
-) -> Launches:
-    delta = (grad_out, out, activation)
-    return [
-        *_delta_product("linear_weight_grad", delta, x, grad_weight, deep=False),
-        *delta_sum(delta, grad_bias),
-    ]
-
-
-cuda_kernel(
-    "linear_weight_grad",
-    name="tiles",
-    source=SOURCE,
-    function="delta_product<{T}, Small, false>",
-    launch=_linear_weight_grad,
-)
+    return launch
 
 
 def _batch_strides(shape: tuple[int, ...], batch: tuple[int, ...]) -> Strides:
@@ -195,33 +181,37 @@ def _batch_of(x: Array, y: Array) -> tuple[int, ...]:
     return (*longer[: len(longer) - len(common)], *common)
 
 
-def _matmul(x: Array, y: Array, trans_a: bool, trans_b: bool, out: Array) -> Launches:
-    if not out.size:
-        return ()
-    (m, n), k = out.shape[-2:], x.shape[-2 if trans_a else -1]
-    batch = out.shape[:-2]
-    deep = (not trans_a, bool(trans_b))
-    if math.prod(batch) == 1:
-        return product("matmul", x, y, None, out, (m, n, k), deep=deep)
-    sizes, a, b = _merge(batch, _batch_strides(x.shape, batch), _batch_strides(y.shape, batch))
-    missing = BATCH_AXES - len(sizes)
-    sizes, a, b = ([fill] * missing + list(v) for fill, v in ((1, sizes), (0, a), (0, b)))
-    layers = math.prod(batch)
-    tiles.check("matmul", rows=m, columns=n, terms_of_a_sum=k)
-    tile = tiles.choose(m, n, layers)
-    return Launch(
-        tile.grid("matmul", m, n, layers),
-        (tile.threads,),
-        (x, y, None, out, m, n, k, 1, 0, *sizes[1:], *a, *b),
-        function=f"product<{{T}}, {tile.name}, {_flag(deep[0])}, {_flag(deep[1])}>",
+def _matmul(precision: str) -> Callable[..., Launches]:
+    def launch(x: Array, y: Array, trans_a: bool, trans_b: bool, out: Array) -> Launches:
+        if not out.size:
+            return ()
+        (m, n), k = out.shape[-2:], x.shape[-2 if trans_a else -1]
+        batch = out.shape[:-2]
+        deep = (not trans_a, bool(trans_b))
+        if math.prod(batch) == 1:
+            return product("matmul", x, y, None, out, (m, n, k), deep=deep, precision=precision)
+        sizes, a, b = _merge(batch, _batch_strides(x.shape, batch), _batch_strides(y.shape, batch))
+        missing = BATCH_AXES - len(sizes)
+        sizes, a, b = ([fill] * missing + list(v) for fill, v in ((1, sizes), (0, a), (0, b)))
+        layers = math.prod(batch)
+        tiles.check("matmul", rows=m, columns=n, terms_of_a_sum=k)
+        tile = tiles.choose(m, n, layers, precision)
+        return Launch(
+            tile.grid("matmul", m, n, layers),
+            (tile.threads,),
+            (x, y, None, out, m, n, k, 1, 0, *sizes[1:], *a, *b),
+            function=f"product<{{T}}, {tile.name}, {_flag(deep[0])}, {_flag(deep[1])}>",
+        )
+
+    return launch
+
+
+for _op, _make, _function, _serves in (
+    ("linear", _linear, "product<{T}, SMALL, true, true>", None),
+    ("linear_backward", _linear_backward, "delta_product<{T}, SMALL, true>", None),
+    ("linear_weight_grad", _linear_weight_grad, "delta_product<{T}, SMALL, false>", None),
+    ("matmul", _matmul, "product<{T}, SMALL, true, false>", _few_axes),
+):
+    tiles.in_every_precision(
+        _op, name="tiles", source=SOURCE, function=_function, make=_make, supports=_serves
     )
-
-
-cuda_kernel(
-    "matmul",
-    name="tiles",
-    source=SOURCE,
-    function="product<{T}, Small, true, false>",
-    launch=_matmul,
-    supports=_few_axes,
-)

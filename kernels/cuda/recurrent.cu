@@ -4,6 +4,7 @@
 // plain products, see recurrent.py. Within a step no block reads what another one writes: the state
 // before a step is read from `out`, where each step has a place of its own.
 #include "product.h"
+#include "tensor_tile.h"
 
 enum Cell { RNN, GRU, LSTM };
 
@@ -14,7 +15,7 @@ template <class Count> __device__ __forceinline__ bool alive(const Count* length
 // The states before a step, `before` being the step that ran before it: there a sequence has its first
 // state where it has not begun (in reverse, beyond its length).
 template <class T, class Count> struct States {
-    static constexpr bool deep = true;
+    static constexpr bool deep = true, plain = true, widens = true;
     const T *out_tnh, *first_nh;
     const Count* lengths_n;
     int before, steps, sequences, units;
@@ -32,14 +33,37 @@ template <class T, class Count> struct States {
     }
     __device__ __forceinline__ Line line(int n) const { return {n < sequences ? of(n) : nullptr}; }
     __device__ __forceinline__ Walk walk(int depth, int step) const { return {depth, step}; }
-    __device__ __forceinline__ T get(const Line& line, const Walk& walk) const {
-        return line.at && walk.depth < units ? line.at[walk.depth] : T(0);
+    __device__ __forceinline__ bool wide() const {
+        return is_aligned(out_tnh) && is_aligned(first_nh) && units % 4 == 0;
     }
+    __device__ __forceinline__ const T* find(const Line& line, const Walk& walk) const {
+        return line.at && walk.depth < units ? line.at + walk.depth : nullptr;
+    }
+    __device__ __forceinline__ T get(const Line& line, const Walk& walk) const { return value_at(find(line, walk)); }
 };
 
-// The rows of W_hh so ordered that the gates of a unit are the columns of one thread.
-template <class T, class Gemm, int gates> struct GateRows {
-    static constexpr bool deep = true;
+// How the columns of a tile hold the gates of units: four columns a unit, all of them one thread's. Which unit
+// of the tile and which gate a column is of; which units are the thread's, and which of its sums their gates.
+template <class T, class Shape> struct Gates {
+    using Gemm = GemmTile<T, Shape>;
+    static constexpr int units_of_tile = Shape::columns / 4, own_units = 1;
+    static __device__ __forceinline__ int unit_of(int column) { return Gemm::owner(column); }
+    static __device__ __forceinline__ int gate_of(int column) { return Gemm::rank(column); }
+    static __device__ __forceinline__ int own_unit(int) { return (int)threadIdx.x % Shape::threads_across; }
+    static __device__ __forceinline__ int sum_of(int, int gate) { return gate; }
+};
+template <class T, Precision precision, int rows, int depth, int warps_down, int slots>
+struct Gates<T, TensorTile<precision, rows, 32, depth, warps_down, 1, slots>> {
+    static constexpr int units_of_tile = 8, own_units = 2;
+    static __device__ __forceinline__ int unit_of(int column) { return column % 8; }
+    static __device__ __forceinline__ int gate_of(int column) { return column / 8; }
+    static __device__ __forceinline__ int own_unit(int u) { return (int)threadIdx.x % 4 * 2 + u; }
+    static __device__ __forceinline__ int sum_of(int u, int gate) { return 2 * gate + u; }
+};
+
+// The rows of W_hh in the order of those columns.
+template <class T, class Shape, int gates> struct GateRows {
+    static constexpr bool deep = true, plain = true, widens = true;
     const T* at;
     int units;
 
@@ -47,92 +71,101 @@ template <class T, class Gemm, int gates> struct GateRows {
     using Line = typename Base::Line;
     using Walk = typename Base::Walk;
     __device__ __forceinline__ Line line(int column) const {
-        const int unit = column / Step::columns * Step::threads_across + Gemm::owner(column % Step::columns);
-        const int gate = Gemm::rank(column % Step::columns);
+        using Order = Gates<T, Shape>;
+        const int in_tile = column % Shape::columns, gate = Order::gate_of(in_tile);
+        const int unit = column / Shape::columns * Order::units_of_tile + Order::unit_of(in_tile);
         return {((long long)gate * units + unit) * units, gate < gates && unit < units};
     }
     __device__ __forceinline__ Walk walk(int depth, int step) const { return {depth, step}; }
-    __device__ __forceinline__ T get(const Line& line, const Walk& walk) const {
-        return line.inside && walk.depth < units ? at[line.offset + walk.depth] : T(0);
+    __device__ __forceinline__ bool wide() const { return is_aligned(at) && units % 4 == 0; }
+    __device__ __forceinline__ const T* find(const Line& line, const Walk& walk) const {
+        return line.inside && walk.depth < units ? at + line.offset + walk.depth : nullptr;
     }
+    __device__ __forceinline__ T get(const Line& line, const Walk& walk) const { return value_at(find(line, walk)); }
 };
 
 // Step t of a net with gates: the step's z = W_ih x + b_ih comes in, states and gates go out.
-template <class T, int cell, class Count>
-__global__ void __launch_bounds__(64) gated_step(
+template <class T, int cell, class Count, class Shape>
+__global__ void __launch_bounds__(64, Shape::least_blocks) gated_step(
     const T* __restrict__ z_tng, const T* __restrict__ h0_nh, const T* __restrict__ c0_nh, const T* __restrict__ w_gh,
     const T* __restrict__ bias_g, const Count* __restrict__ lengths_n, T* out_tnh, T* __restrict__ h_n, T* c_tnh,
     T* __restrict__ c_n, T* __restrict__ gates_tng, int t, int before, int steps, int sequences, int units
 ) {
-    using Gemm = GemmTile<T, Step>;
+    using Gemm = GemmTile<T, Shape>;
+    using Order = Gates<T, Shape>;
     constexpr int gates = cell == LSTM ? 4 : 3;
-    const int columns = ((units - 1) / Step::threads_across + 1) * Step::columns;
-    const TilePlace<Step> place(sequences, columns, units, 1);
+    const int columns = ((units - 1) / Order::units_of_tile + 1) * Shape::columns;
+    const TilePlace<Shape> place(sequences, columns, units, 1);
     const States<T, Count> states{out_tnh, h0_nh, lengths_n, before, steps, sequences, units};
-    const GateRows<T, Gemm, gates> weight{w_gh, units};
-    T sum[Step::down][Step::across] = {};
+    const GateRows<T, Shape, gates> weight{w_gh, units};
+    T sum[Shape::down][Shape::across] = {};
     Gemm::multiply(states, weight, place.row, place.column, 0, units, sum);
-    const int unit = place.column / Step::columns * Step::threads_across + (int)threadIdx.x % Step::threads_across;
-    if (unit >= units) return;
+    const int first_unit = place.column / Shape::columns * Order::units_of_tile;
     const bool first = before < 0 || before >= steps;
 #pragma unroll
-    for (int i = 0; i < Step::down; i++) {
+    for (int i = 0; i < Shape::down; i++) {
         const int n = place.row + Gemm::row(i);
         if (n >= sequences) continue;
-        const long long sequence = (long long)t * sequences + n, here = sequence * units + unit;
-        const long long state = (long long)n * units + unit;
-        T* const saved = gates_tng + sequence * 4 * units + unit;
         const bool goes_on = alive(lengths_n, n, t);
-        T z[gates], h = T(0), c = T(0);
-        if (cell == LSTM) c = first ? c0_nh[state] : c_tnh[((long long)before * sequences + n) * units + unit];
-        T kept[4] = {};
-        if (goes_on) {
 #pragma unroll
-            for (int g = 0; g < gates; g++) {
-                z[g] = bias_g ? sum[i][g] + bias_g[g * units + unit] : sum[i][g];
-                // The candidate of a GRU keeps its recalled part, which the reset gate weighs.
-                if (cell == LSTM || g < 2) z[g] += z_tng[sequence * gates * units + g * units + unit];
+        for (int u = 0; u < Order::own_units; u++) {
+            const int unit = first_unit + Order::own_unit(u);
+            if (unit >= units) continue;
+            const long long sequence = (long long)t * sequences + n, here = sequence * units + unit;
+            const long long state = (long long)n * units + unit;
+            T* const saved = gates_tng + sequence * 4 * units + unit;
+            T z[gates], h = T(0), c = T(0);
+            if (cell == LSTM) c = first ? c0_nh[state] : c_tnh[((long long)before * sequences + n) * units + unit];
+            T kept[4] = {};
+            if (goes_on) {
+#pragma unroll
+                for (int g = 0; g < gates; g++) {
+                    const T recalled = sum[i][Order::sum_of(u, g)];
+                    z[g] = bias_g ? recalled + bias_g[g * units + unit] : recalled;
+                    // The candidate of a GRU keeps its recalled part, which the reset gate weighs.
+                    if (cell == LSTM || g < 2) z[g] += z_tng[sequence * gates * units + g * units + unit];
+                }
+                if (cell == LSTM) {
+                    const T input = activate(z[0], SIGMOID), forget = activate(z[1], SIGMOID);
+                    const T candidate = activate(z[2], TANH), output = activate(z[gates - 1], SIGMOID);
+                    c = forget * c + input * candidate;
+                    h = output * tanh(c);
+                    kept[0] = input, kept[1] = forget, kept[2] = candidate, kept[3] = output;
+                } else {
+                    const T reset = activate(z[0], SIGMOID), update = activate(z[1], SIGMOID), recalled = z[2];
+                    const T from_x = z_tng[sequence * gates * units + 2 * units + unit];
+                    const T candidate = activate(from_x + reset * recalled, TANH);
+                    h = (T(1) - update) * candidate + update * states.of(n)[unit];
+                    kept[0] = reset, kept[1] = update, kept[2] = candidate, kept[3] = recalled;
+                }
             }
-            if (cell == LSTM) {
-                const T input = activate(z[0], SIGMOID), forget = activate(z[1], SIGMOID);
-                const T candidate = activate(z[2], TANH), output = activate(z[gates - 1], SIGMOID);
-                c = forget * c + input * candidate;
-                h = output * tanh(c);
-                kept[0] = input, kept[1] = forget, kept[2] = candidate, kept[3] = output;
-            } else {
-                const T reset = activate(z[0], SIGMOID), update = activate(z[1], SIGMOID), recalled = z[2];
-                const T from_x = z_tng[sequence * gates * units + 2 * units + unit];
-                const T candidate = activate(from_x + reset * recalled, TANH);
-                h = (T(1) - update) * candidate + update * states.of(n)[unit];
-                kept[0] = reset, kept[1] = update, kept[2] = candidate, kept[3] = recalled;
-            }
+#pragma unroll
+            for (int g = 0; g < 4; g++) saved[g * units] = kept[g];
+            out_tnh[here] = h;
+            if (cell == LSTM) c_tnh[here] = c, c_n[state] = c;
+            if (goes_on || first) h_n[state] = goes_on ? h : h0_nh[state];
         }
-#pragma unroll
-        for (int g = 0; g < 4; g++) saved[g * units] = kept[g];
-        out_tnh[here] = h;
-        if (cell == LSTM) c_tnh[here] = c, c_n[state] = c;
-        if (goes_on || first) h_n[state] = goes_on ? h : h0_nh[state];
     }
 }
 
-template <class T, class Count>
-__global__ void __launch_bounds__(64) plain_step(
+template <class T, class Count, class Shape>
+__global__ void __launch_bounds__(64, Shape::least_blocks) plain_step(
     const T* __restrict__ z_tnh, const T* __restrict__ h0_nh, const T* __restrict__ w_hh, const T* __restrict__ bias_h,
     const Count* __restrict__ lengths_n, T* out_tnh, T* __restrict__ h_n, int t, int before, int steps, int sequences,
     int units, int activation
 ) {
-    using Gemm = GemmTile<T, Step>;
-    const TilePlace<Step> place(sequences, units, units, 1);
+    using Gemm = GemmTile<T, Shape>;
+    const TilePlace<Shape> place(sequences, units, units, 1);
     const States<T, Count> states{out_tnh, h0_nh, lengths_n, before, steps, sequences, units};
     const Matrix<T, true> weight{w_hh, units, units, units};
-    T sum[Step::down][Step::across] = {};
+    T sum[Shape::down][Shape::across] = {};
     Gemm::multiply(states, weight, place.row, place.column, 0, units, sum);
     const bool first = before < 0 || before >= steps;
 #pragma unroll
-    for (int i = 0; i < Step::down; i++) {
+    for (int i = 0; i < Shape::down; i++) {
         const int n = place.row + Gemm::row(i);
 #pragma unroll
-        for (int j = 0; j < Step::across; j++) {
+        for (int j = 0; j < Shape::across; j++) {
             const int unit = place.column + Gemm::column(j);
             if (n >= sequences || unit >= units) continue;
             const long long here = ((long long)t * sequences + n) * units + unit, state = (long long)n * units + unit;
@@ -149,30 +182,30 @@ __global__ void __launch_bounds__(64) plain_step(
 // beyond the steps leaves only that, for the first states. grad_h (and grad_c) carry between launches
 // what does not go through W_hh, each element by the same thread. d_x and d_h are the errors of a
 // gate's two products; they differ for a GRU only.
-template <class T, int cell, class Count>
-__global__ void __launch_bounds__(64) step_backward(
+template <class T, int cell, class Count, class Shape>
+__global__ void __launch_bounds__(64, Shape::least_blocks) step_backward(
     const T* __restrict__ grad_out_tnh, const T* __restrict__ grad_h_n, const T* __restrict__ grad_c_n,
     const T* __restrict__ h0_nh, const T* __restrict__ c0_nh, const T* __restrict__ w_gh, const T* __restrict__ out_tnh,
     const T* __restrict__ c_tnh, const T* __restrict__ gates_tng, const Count* __restrict__ lengths_n, T* d_x_tng,
     T* d_h_tng, T* grad_h_nh, T* grad_c_nh, int t, int before, int after, int steps, int sequences, int units,
     int activation
 ) {
-    using Gemm = GemmTile<T, Step>;
+    using Gemm = GemmTile<T, Shape>;
     constexpr int gates = cell == LSTM ? 4 : cell == GRU ? 3 : 1;
     const bool has_after = after >= 0 && after < steps, has_step = t >= 0 && t < steps;
     const int width = gates * units, depth = has_after ? width : 0;
-    const TilePlace<Step> place(sequences, units, depth, 1);
+    const TilePlace<Shape> place(sequences, units, depth, 1);
     const T* const d_after = d_h_tng + (has_after ? (long long)after * sequences * width : 0);
     const Matrix<T, true> errors{d_after, sequences, depth, width};
     const Matrix<T, false> weight{w_gh, units, depth, units};
-    T sum[Step::down][Step::across] = {};
+    T sum[Shape::down][Shape::across] = {};
     Gemm::multiply(errors, weight, place.row, place.column, 0, depth, sum);
     const States<T, Count> states{out_tnh, h0_nh, lengths_n, before, steps, sequences, units};
 #pragma unroll
-    for (int i = 0; i < Step::down; i++) {
+    for (int i = 0; i < Shape::down; i++) {
         const int n = place.row + Gemm::row(i);
 #pragma unroll
-        for (int j = 0; j < Step::across; j++) {
+        for (int j = 0; j < Shape::across; j++) {
             const int unit = place.column + Gemm::column(j);
             if (n >= sequences || unit >= units) continue;
             const long long state = (long long)n * units + unit;

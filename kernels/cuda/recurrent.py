@@ -6,13 +6,13 @@ the last has ended. The gradient goes the other way, and ends with the weights' 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from trine.dtypes import Array
 from trine.kernels.cuda import tiles
 from trine.kernels.cuda.launch import Launch, Launches, Scratch, blocks
 from trine.kernels.cuda.products import delta_sum, product
-from trine.kernels.registry import cuda_kernel
 
 SOURCE = "recurrent.cu"
 THREADS = 256
@@ -36,72 +36,86 @@ def _steps(count: int, reverse: bool) -> list[tuple[int, int, int]]:
     return [(t, t - move, t + move) for t in steps]
 
 
-def _project(op: str, x: Array, w_ih: Array, b_ih: Array | None) -> tuple[Scratch, list[Launch]]:
+def _project(
+    op: str, x: Array, w_ih: Array, b_ih: Array | None, precision: str
+) -> tuple[Scratch, list[Launch]]:
     """Return where W_ih x + b_ih of all steps comes to lie, and the launches that put it there."""
     z = Scratch((*x.shape[:2], w_ih.shape[0]), x.dtype)
     sizes = (x.shape[0] * x.shape[1], w_ih.shape[0], x.shape[2])
-    return z, product(op, x, w_ih, b_ih, z, sizes)
+    return z, product(op, x, w_ih, b_ih, z, sizes, precision=precision)
 
 
-def _rnn(
-    x: Array, h0: Array, w_ih: Array, w_hh: Array, b_ih: Array | None, b_hh: Array | None,
-    lengths: Array | None, nonlinearity: int, reverse: bool, out: Array, h_n: Array,
-) -> Launches:  # fmt: skip
-    if not h_n.size:
-        return ()
-    (sequences, units), count = h0.shape, x.shape[0]
-    z, launches = _project("rnn", x, w_ih, b_ih)
-    grid = tiles.STEP.grid("rnn", sequences, units, 1)
-    for t, before, _ in _steps(count, reverse):
-        arrays = (z, h0, w_hh, b_hh, lengths, out, h_n)
-        numbers = (t, before, count, sequences, units, ACTIVATIONS[nonlinearity])
-        function = f"plain_step<{{T}}, {_count(lengths)}>"
-        launches.append(Launch(grid, (tiles.STEP.threads,), (*arrays, *numbers), function=function))
-    return launches
+def _rnn(precision: str) -> Callable[..., Launches]:
+    tile = tiles.TILES[precision][2]
+
+    def launch(
+        x: Array, h0: Array, w_ih: Array, w_hh: Array, b_ih: Array | None, b_hh: Array | None,
+        lengths: Array | None, nonlinearity: int, reverse: bool, out: Array, h_n: Array,
+    ) -> Launches:  # fmt: skip
+        if not h_n.size:
+            return ()
+        (sequences, units), count = h0.shape, x.shape[0]
+        z, launches = _project("rnn", x, w_ih, b_ih, precision)
+        grid = tile.grid("rnn", sequences, units, 1)
+        function = f"plain_step<{{T}}, {_count(lengths)}, {tile.name}>"
+        for t, before, _ in _steps(count, reverse):
+            arrays = (z, h0, w_hh, b_hh, lengths, out, h_n)
+            numbers = (t, before, count, sequences, units, ACTIVATIONS[nonlinearity])
+            launches.append(Launch(grid, (tile.threads,), (*arrays, *numbers), function=function))
+        return launches
+
+    return launch
 
 
 def _gated(
     op: str, x: Array, states: tuple[Array, Array | None], weights: tuple[Any, ...],
-    lengths: Array | None, reverse: bool, outputs: tuple[Any, ...],
+    lengths: Array | None, reverse: bool, outputs: tuple[Any, ...], precision: str,
 ) -> Launches:  # fmt: skip
     h0, c0 = states
     if not h0.size:
         return ()
+    tile = tiles.TILES[precision][2]
     w_ih, w_hh, b_ih, b_hh = weights
     (sequences, units), count = h0.shape, x.shape[0]
-    z, launches = _project(op, x, w_ih, b_ih)
-    columns = -(-units // UNITS_OF_A_TILE) * tiles.STEP.columns
-    grid = tiles.STEP.grid(op, sequences, columns, 1)
-    function = f"gated_step<{{T}}, {op.upper()}, {_count(lengths)}>"
+    z, launches = _project(op, x, w_ih, b_ih, precision)
+    columns = -(-units // UNITS_OF_A_TILE) * tile.columns
+    grid = tile.grid(op, sequences, columns, 1)
+    function = f"gated_step<{{T}}, {op.upper()}, {_count(lengths)}, {tile.name}>"
     for t, before, _ in _steps(count, reverse):
         arrays = (z, h0, c0, w_hh, b_hh, lengths, *outputs)
         numbers = (t, before, count, sequences, units)
-        launches.append(Launch(grid, (tiles.STEP.threads,), (*arrays, *numbers), function=function))
+        launches.append(Launch(grid, (tile.threads,), (*arrays, *numbers), function=function))
     return launches
 
 
-def _gru(
-    x: Array, h0: Array, w_ih: Array, w_hh: Array, b_ih: Array | None, b_hh: Array | None,
-    lengths: Array | None, reverse: bool, out: Array, h_n: Array, gates: Array,
-) -> Launches:  # fmt: skip
-    weights, outputs = (w_ih, w_hh, b_ih, b_hh), (out, h_n, None, None, gates)
-    return _gated("gru", x, (h0, None), weights, lengths, reverse, outputs)
+def _gru(precision: str) -> Callable[..., Launches]:
+    def launch(
+        x: Array, h0: Array, w_ih: Array, w_hh: Array, b_ih: Array | None, b_hh: Array | None,
+        lengths: Array | None, reverse: bool, out: Array, h_n: Array, gates: Array,
+    ) -> Launches:  # fmt: skip
+        weights, outputs = (w_ih, w_hh, b_ih, b_hh), (out, h_n, None, None, gates)
+        return _gated("gru", x, (h0, None), weights, lengths, reverse, outputs, precision)
+
+    return launch
 
 
-def _lstm(
-    x: Array, h0: Array, c0: Array, w_ih: Array, w_hh: Array, b_ih: Array | None,
-    b_hh: Array | None, lengths: Array | None, reverse: bool, out: Array, h_n: Array, c_n: Array,
-    c: Array, gates: Array,
-) -> Launches:  # fmt: skip
-    weights, outputs = (w_ih, w_hh, b_ih, b_hh), (out, h_n, c, c_n, gates)
-    return _gated("lstm", x, (h0, c0), weights, lengths, reverse, outputs)
+def _lstm(precision: str) -> Callable[..., Launches]:
+    def launch(
+        x: Array, h0: Array, c0: Array, w_ih: Array, w_hh: Array, b_ih: Array | None,
+        b_hh: Array | None, lengths: Array | None, reverse: bool, out: Array, h_n: Array,
+        c_n: Array, c: Array, gates: Array,
+    ) -> Launches:  # fmt: skip
+        weights, outputs = (w_ih, w_hh, b_ih, b_hh), (out, h_n, c, c_n, gates)
+        return _gated("lstm", x, (h0, c0), weights, lengths, reverse, outputs, precision)
+
+    return launch
 
 
 def _backward(
     op: str, grads: tuple[Array, Array, Array | None], x: Array, states: tuple[Array, Array | None],
     weights: tuple[Array, Array], saved: tuple[Array, Array | None, Array | None],
     lengths: Array | None, reverse: bool, activation: int, results: tuple[Array, ...],
-    biases: tuple[Array, ...],
+    biases: tuple[Array, ...], precision: str,
 ) -> Launches:  # fmt: skip
     """Return the launches of a gradient.
 
@@ -114,20 +128,21 @@ def _backward(
     d_x = Scratch((count, sequences, width), x.dtype)
     d_h = Scratch(d_x.shape, x.dtype) if op == "gru" else d_x
     launches: list[Launch] = []
+    tile = tiles.TILES[precision][2]
     if h0.size:
-        grid = tiles.STEP.grid(op, sequences, units, 1)
+        grid = tile.grid(op, sequences, units, 1)
         backwards = _steps(count, reverse)[::-1]
         end = backwards[-1][0]
         for t, before, after in [*backwards, (count, count, end)]:  # the last for the first states
             arrays = (*grads, h0, c0, w_hh, out, *rest, lengths, d_x, d_h, grad_h0, grad_c0)
             numbers = (t, before, after, count, sequences, units, activation)
-            function = f"step_backward<{{T}}, {op.upper()}, {kind}>"
-            launches.append(
-                Launch(grid, (tiles.STEP.threads,), (*arrays, *numbers), function=function)
-            )
+            function = f"step_backward<{{T}}, {op.upper()}, {kind}, {tile.name}>"
+            launches.append(Launch(grid, (tile.threads,), (*arrays, *numbers), function=function))
     if grad_x.size:
         sizes = (rows, inputs, width)
-        launches += product(op, d_x, w_ih, None, grad_x, sizes, deep=(True, False))
+        deep = (True, False)
+        launches += product(op, d_x, w_ih, None, grad_x, sizes, deep=deep, precision=precision)
+    flat = (False, False)
     kept: Any = x
     if lengths is not None and x.size:
         kept = Scratch(x.shape, x.dtype)
@@ -139,9 +154,9 @@ def _backward(
         launches.append(_each(f"states_before<{{T}}, {kind}>", out.size, arguments))
     if grad_w_ih.size:
         sizes = (width, inputs, rows)
-        launches += product(op, d_x, kept, None, grad_w_ih, sizes, deep=(False, False))
+        launches += product(op, d_x, kept, None, grad_w_ih, sizes, deep=flat, precision=precision)
     sizes = (width, units, rows)
-    launches += product(op, d_h, before_all, None, grad_w_hh, sizes, deep=(False, False))
+    launches += product(op, d_h, before_all, None, grad_w_hh, sizes, deep=flat, precision=precision)
     for d, bias in zip((d_x, d_h), biases, strict=False):
         launches += delta_sum((d, d, 0), bias)
     return launches
@@ -152,41 +167,50 @@ def _each(function: str, size: int, arguments: tuple[Any, ...]) -> Launch:
     return Launch(blocks(size, THREADS), (THREADS,), arguments, function=function)
 
 
-def _rnn_backward(
-    grad_out: Array, grad_h_n: Array, x: Array, h0: Array, w_ih: Array, w_hh: Array, out: Array,
-    lengths: Array | None, nonlinearity: int, reverse: bool, grad_x: Array, grad_h0: Array,
-    grad_w_ih: Array, grad_w_hh: Array, grad_b: Array,
-) -> Launches:  # fmt: skip
-    results: Any = (grad_x, grad_h0, None, grad_w_ih, grad_w_hh)
-    return _backward(
-        "rnn", (grad_out, grad_h_n, None), x, (h0, None), (w_ih, w_hh), (out, None, None), lengths,
-        reverse, ACTIVATIONS[nonlinearity], results, (grad_b,),
-    )  # fmt: skip
+def _rnn_backward(precision: str) -> Callable[..., Launches]:
+    def launch(
+        grad_out: Array, grad_h_n: Array, x: Array, h0: Array, w_ih: Array, w_hh: Array, out: Array,
+        lengths: Array | None, nonlinearity: int, reverse: bool, grad_x: Array, grad_h0: Array,
+        grad_w_ih: Array, grad_w_hh: Array, grad_b: Array,
+    ) -> Launches:  # fmt: skip
+        results: Any = (grad_x, grad_h0, None, grad_w_ih, grad_w_hh)
+        return _backward(
+            "rnn", (grad_out, grad_h_n, None), x, (h0, None), (w_ih, w_hh), (out, None, None),
+            lengths, reverse, ACTIVATIONS[nonlinearity], results, (grad_b,), precision,
+        )  # fmt: skip
+
+    return launch
 
 
-def _gru_backward(
-    grad_out: Array, grad_h_n: Array, x: Array, h0: Array, w_ih: Array, w_hh: Array, out: Array,
-    gates: Array, lengths: Array | None, reverse: bool, grad_x: Array, grad_h0: Array,
-    grad_w_ih: Array, grad_w_hh: Array, grad_b_ih: Array, grad_b_hh: Array,
-) -> Launches:  # fmt: skip
-    results: Any = (grad_x, grad_h0, None, grad_w_ih, grad_w_hh)
-    return _backward(
-        "gru", (grad_out, grad_h_n, None), x, (h0, None), (w_ih, w_hh), (out, None, gates), lengths,
-        reverse, 0, results, (grad_b_ih, grad_b_hh),
-    )  # fmt: skip
+def _gru_backward(precision: str) -> Callable[..., Launches]:
+    def launch(
+        grad_out: Array, grad_h_n: Array, x: Array, h0: Array, w_ih: Array, w_hh: Array, out: Array,
+        gates: Array, lengths: Array | None, reverse: bool, grad_x: Array, grad_h0: Array,
+        grad_w_ih: Array, grad_w_hh: Array, grad_b_ih: Array, grad_b_hh: Array,
+    ) -> Launches:  # fmt: skip
+        results: Any = (grad_x, grad_h0, None, grad_w_ih, grad_w_hh)
+        return _backward(
+            "gru", (grad_out, grad_h_n, None), x, (h0, None), (w_ih, w_hh), (out, None, gates),
+            lengths, reverse, 0, results, (grad_b_ih, grad_b_hh), precision,
+        )  # fmt: skip
+
+    return launch
 
 
-def _lstm_backward(
-    grad_out: Array, grad_h_n: Array, grad_c_n: Array, x: Array, h0: Array, c0: Array, w_ih: Array,
-    w_hh: Array, out: Array, c: Array, gates: Array, lengths: Array | None, reverse: bool,
-    grad_x: Array, grad_h0: Array, grad_c0: Array, grad_w_ih: Array, grad_w_hh: Array,
-    grad_b: Array,
-) -> Launches:  # fmt: skip
-    results = (grad_x, grad_h0, grad_c0, grad_w_ih, grad_w_hh)
-    return _backward(
-        "lstm", (grad_out, grad_h_n, grad_c_n), x, (h0, c0), (w_ih, w_hh), (out, c, gates), lengths,
-        reverse, 0, results, (grad_b,),
-    )  # fmt: skip
+def _lstm_backward(precision: str) -> Callable[..., Launches]:
+    def launch(
+        grad_out: Array, grad_h_n: Array, grad_c_n: Array, x: Array, h0: Array, c0: Array,
+        w_ih: Array, w_hh: Array, out: Array, c: Array, gates: Array, lengths: Array | None,
+        reverse: bool, grad_x: Array, grad_h0: Array, grad_c0: Array, grad_w_ih: Array,
+        grad_w_hh: Array, grad_b: Array,
+    ) -> Launches:  # fmt: skip
+        results = (grad_x, grad_h0, grad_c0, grad_w_ih, grad_w_hh)
+        return _backward(
+            "lstm", (grad_out, grad_h_n, grad_c_n), x, (h0, c0), (w_ih, w_hh), (out, c, gates),
+            lengths, reverse, 0, results, (grad_b,), precision,
+        )  # fmt: skip
+
+    return launch
 
 
 def _has_steps_and_units(x: Array, h0: Array, **_: Any) -> bool:
@@ -194,18 +218,18 @@ def _has_steps_and_units(x: Array, h0: Array, **_: Any) -> bool:
 
 
 for _op, _function, _make in (
-    ("rnn", "plain_step<{T}, long long>", _rnn),
-    ("gru", "gated_step<{T}, GRU, long long>", _gru),
-    ("lstm", "gated_step<{T}, LSTM, long long>", _lstm),
-    ("rnn_backward", "step_backward<{T}, RNN, long long>", _rnn_backward),
-    ("gru_backward", "step_backward<{T}, GRU, long long>", _gru_backward),
-    ("lstm_backward", "step_backward<{T}, LSTM, long long>", _lstm_backward),
+    ("rnn", "plain_step<{T}, long long, STEP>", _rnn),
+    ("gru", "gated_step<{T}, GRU, long long, STEP>", _gru),
+    ("lstm", "gated_step<{T}, LSTM, long long, STEP>", _lstm),
+    ("rnn_backward", "step_backward<{T}, RNN, long long, STEP>", _rnn_backward),
+    ("gru_backward", "step_backward<{T}, GRU, long long, STEP>", _gru_backward),
+    ("lstm_backward", "step_backward<{T}, LSTM, long long, STEP>", _lstm_backward),
 ):
-    cuda_kernel(
+    tiles.in_every_precision(
         _op,
         name="steps",
         source=SOURCE,
         function=_function,
-        launch=_make,
+        make=_make,
         supports=_has_steps_and_units,
     )

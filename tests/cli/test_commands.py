@@ -122,6 +122,14 @@ def test_resume_continues(run, tmp_path):
         (("bench", "--vs", "caffe"), "expected a known peer"),
         (("bench", "--compare", "/a.json", "/b.json"), "found no file"),
         (("profile", "lenet"), "Did you mean 'lenet5'"),
+        (
+            ("train", "mlp", "--backend", "numba", "--precision", "tf32"),
+            "[precision] expected fp32 on numba, got tf32",
+        ),
+        (
+            ("train", "mlp", "--backend", "numpy", "--precision", "bf16", "--dtype", "float64"),
+            "[precision] expected fp32 with float64, got bf16",
+        ),
     ],
 )
 def test_wrong_use_is_one_line(arguments, message):

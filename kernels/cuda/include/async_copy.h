@@ -5,6 +5,8 @@
 // the size reads only so many and fills up with zeros. (CUDA 8.0 and later hardware.)
 #pragma once
 
+constexpr bool has_copy_async = __CUDA_ARCH__ >= 800;
+
 #ifdef TRINE_EMULATOR
 
 template <int bytes> TRINE_UNCHECKED static void copy_async(void* to, const void* from, int from_bytes = bytes) {

@@ -1,72 +1,26 @@
 // One block's tile of a matrix product, C_mn = sum_k A_mk B_kn: the core of linear layers, matmul,
-// convolution (implicit GEMM) and the recurrent products.
-//
-// What differs between them is where the elements of A and B lie. A loader knows it. It calls a row of
-// A or a column of B a line, and k the depth:
-//
-//   Line line(int i)                where line i begins
-//   Walk walk(int depth, int step)  a place along the depth, which `next()` moves by `step`
-//   T get(line, walk)               the element, 0 outside
-//   deep                            whether neighbours in depth are neighbours in memory
-//
-// Neighbouring threads load neighbours in memory: a deep operand has one depth and several lines a
-// thread, any other one line and several depths. In both cases a thread's depths lie evenly, over all
-// tiles, so no loader divides within the loop.
+// convolution (implicit GEMM) and the recurrent products. Loaders (slices.h) know where A and B lie.
 //
 // The order of each sum is that of k: results do not depend on the grid.
 #pragma once
+#include "slices.h"
 
 template <class T, int n> struct alignas(sizeof(T) * n) Pack {
     T at[n];
 };
 
-// rows x columns of C a block, from slices of `depth`; down x across of them a thread.
+// rows x columns of C a block, from slices of `depth`; down x across of them a thread. `least_blocks` of a
+// multiprocessor are what registers must leave room for; 0 leaves that to the compiler.
 template <int rows_, int columns_, int depth_, int down_, int across_> struct Tile {
-    static constexpr int rows = rows_, columns = columns_, depth = depth_, down = down_, across = across_;
+    static constexpr bool tensor = false;
+    static constexpr int least_blocks = 0;
+    static constexpr int rows = rows_, columns = columns_, depth = depth_, down = down_, across = across_, slots = 3;
     static constexpr int threads_down = rows / down, threads_across = columns / across;
     static constexpr int threads = threads_down * threads_across;
 };
 using Large = Tile<128, 128, 8, 8, 8>;
 using Small = Tile<64, 64, 16, 4, 4>;
 using Step = Tile<16, 32, 32, 2, 4>;  // a few sequences by a few units of a recurrent net
-
-// The share of one thread in loading slices of an operand.
-template <class T, class Shape, class Loader, int lines_of_tile> struct Feed {
-    static constexpr int count = lines_of_tile * Shape::depth / Shape::threads;
-    static constexpr int lines = Loader::deep ? count : 1, depths = Loader::deep ? 1 : count;
-    static constexpr int line_step = Shape::threads / Shape::depth, depth_step = Shape::threads / lines_of_tile;
-    static constexpr int stride = lines_of_tile + 16 / (int)sizeof(T);  // past the banks of the depth before
-
-    const Loader& loader;
-    const int line_0, depth_0;
-    typename Loader::Line line[lines];
-    typename Loader::Walk walk;
-    T held[count];
-
-    __device__ __forceinline__ Feed(const Loader& from, int first_line, int first_depth)
-        : loader(from),
-          line_0(Loader::deep ? (int)threadIdx.x / Shape::depth : (int)threadIdx.x % lines_of_tile),
-          depth_0(Loader::deep ? (int)threadIdx.x % Shape::depth : (int)threadIdx.x / lines_of_tile),
-          walk(from.walk(first_depth + depth_0, Loader::deep ? Shape::depth : depth_step)) {
-#pragma unroll
-        for (int i = 0; i < lines; i++) line[i] = loader.line(first_line + line_0 + i * line_step);
-    }
-    __device__ __forceinline__ void fetch() {
-#pragma unroll
-        for (int d = 0; d < depths; d++) {
-#pragma unroll
-            for (int i = 0; i < lines; i++) held[d * lines + i] = loader.get(line[i], walk);
-            walk.next();
-        }
-    }
-    __device__ __forceinline__ void put(T (*slice)[stride]) {
-#pragma unroll
-        for (int d = 0; d < depths; d++)
-#pragma unroll
-            for (int i = 0; i < lines; i++)
-                slice[depth_0 + d * depth_step][line_0 + i * line_step] = held[d * lines + i];
-    }
-};
 
 template <class T, class Shape> struct GemmTile {
     static constexpr int words = 16 / (int)sizeof(T);  // the widest load from shared memory
@@ -98,49 +52,26 @@ template <class T, class Shape> struct GemmTile {
         const A& a, const B& b, int first_row, int first_column, int begin, int end,
         T (&sum)[Shape::down][Shape::across]
     ) {
-        using FeedA = Feed<T, Shape, A, Shape::rows>;
-        using FeedB = Feed<T, Shape, B, Shape::columns>;
-        // Two slices of each: while one is multiplied the next is on its way.
-        alignas(16) __shared__ T slice_a[2][Shape::depth][FeedA::stride];
-        alignas(16) __shared__ T slice_b[2][Shape::depth][FeedB::stride];
-        if (begin >= end) return;
-        FeedA feed_a(a, first_row, begin);
-        FeedB feed_b(b, first_column, begin);
-        feed_a.fetch();
-        feed_b.fetch();
-        feed_a.put(slice_a[0]);
-        feed_b.put(slice_b[0]);
-        __syncthreads();
-        const int slices = (end - begin - 1) / Shape::depth + 1;
-        for (int slice = 0; slice < slices; slice++) {
-            const int now = slice % 2;
-            const bool more = slice + 1 < slices;
-            if (more) {
-                feed_a.fetch();
-                feed_b.fetch();
-            }
+        using SliceA = Slice<T, Shape, A::deep, Shape::rows>;
+        using SliceB = Slice<T, Shape, B::deep, Shape::columns>;
+        each_slice<T, Shape>(a, b, first_row, first_column, begin, end, [&](const T* slice_a, const T* slice_b) {
 #pragma unroll
             for (int k = 0; k < Shape::depth; k++) {
                 Pack<T, down_pack> left[Shape::down / down_pack];
                 Pack<T, across_pack> right[Shape::across / across_pack];
 #pragma unroll
                 for (int i = 0; i < Shape::down / down_pack; i++)
-                    left[i] = *(const Pack<T, down_pack>*)&slice_a[now][k][row(i * down_pack)];
+                    left[i] = *(const Pack<T, down_pack>*)(slice_a + SliceA::place(row(i * down_pack), k));
 #pragma unroll
                 for (int j = 0; j < Shape::across / across_pack; j++)
-                    right[j] = *(const Pack<T, across_pack>*)&slice_b[now][k][column(j * across_pack)];
+                    right[j] = *(const Pack<T, across_pack>*)(slice_b + SliceB::place(column(j * across_pack), k));
 #pragma unroll
                 for (int i = 0; i < Shape::down; i++)
 #pragma unroll
                     for (int j = 0; j < Shape::across; j++)
                         sum[i][j] += left[i / down_pack].at[i % down_pack] * right[j / across_pack].at[j % across_pack];
             }
-            if (more) {
-                feed_a.put(slice_a[1 - now]);
-                feed_b.put(slice_b[1 - now]);
-                __syncthreads();
-            }
-        }
+        });
     }
 };
 
@@ -168,7 +99,7 @@ template <class Shape> struct TilePlace {
 
 // A matrix whose lines have neighbours in depth (deep) or whose depths have neighbours in line.
 template <class T, bool deep_> struct Matrix {
-    static constexpr bool deep = deep_;
+    static constexpr bool deep = deep_, plain = true, widens = true;
     const T* at;
     int lines, depth;
     long long stride;
@@ -183,13 +114,17 @@ template <class T, bool deep_> struct Matrix {
     };
     __device__ __forceinline__ Line line(int i) const { return {deep ? i * stride : i, i < lines}; }
     __device__ __forceinline__ Walk walk(int depth, int step) const { return {depth, step}; }
+    __device__ __forceinline__ bool wide() const {
+        return is_aligned(at) && stride % 4 == 0 && (deep ? depth : lines) % 4 == 0;
+    }
     __device__ __forceinline__ bool inside(const Line& line, const Walk& walk) const {
         return line.inside && walk.depth < depth;
     }
     __device__ __forceinline__ long long offset(const Line& line, const Walk& walk) const {
         return line.offset + (deep ? walk.depth : walk.depth * stride);
     }
-    __device__ __forceinline__ T get(const Line& line, const Walk& walk) const {
-        return inside(line, walk) ? at[offset(line, walk)] : T(0);
+    __device__ __forceinline__ const T* find(const Line& line, const Walk& walk) const {
+        return inside(line, walk) ? at + offset(line, walk) : nullptr;
     }
+    __device__ __forceinline__ T get(const Line& line, const Walk& walk) const { return value_at(find(line, walk)); }
 };

@@ -33,7 +33,7 @@ struct Loop {  // what one of the two sides adds
 
 // Elements of images met by windows; 0 in the padding.
 template <class T, bool deep_> struct Patches {
-    static constexpr bool deep = deep_;
+    static constexpr bool deep = deep_, plain = true, widens = false;
     const T* at;
     int lines, depth, height, width, first_row, first_column;
     Loop along_line, along_depth;
@@ -52,17 +52,18 @@ template <class T, bool deep_> struct Patches {
     __device__ __forceinline__ Walk walk(int from, int step) const {
         return {from, step, along_depth.i_count, along_depth.j_count};
     }
-    __device__ __forceinline__ T get(const Line& line, const Walk& walk) const {
+    __device__ __forceinline__ const T* find(const Line& line, const Walk& walk) const {
         const int row = line.row + walk.i * along_depth.i_move, column = line.column + walk.j * along_depth.j_move;
-        if (walk.depth >= depth) return T(0);
-        if ((unsigned)row >= (unsigned)height || (unsigned)column >= (unsigned)width) return T(0);
-        return at[line.offset + walk.outer * along_depth.plane_move + (long long)row * width + column];
+        if (walk.depth >= depth) return nullptr;
+        if ((unsigned)row >= (unsigned)height || (unsigned)column >= (unsigned)width) return nullptr;
+        return at + line.offset + walk.outer * along_depth.plane_move + (long long)row * width + column;
     }
+    __device__ __forceinline__ T get(const Line& line, const Walk& walk) const { return value_at(find(line, walk)); }
 };
 
 // Lines that lie evenly, with a nest of depths: kernels by input channel, errors by output channel.
 template <class T> struct Nested {
-    static constexpr bool deep = true;
+    static constexpr bool deep = true, plain = true, widens = false;
     const T* at;
     int lines, depth;
     long long line_move;
@@ -77,15 +78,18 @@ template <class T> struct Nested {
     __device__ __forceinline__ Walk walk(int from, int step) const {
         return {from, step, along_depth.i_count, along_depth.j_count};
     }
-    __device__ __forceinline__ T get(const Line& line, const Walk& walk) const {
-        if (!line.inside || walk.depth >= depth) return T(0);
-        return at[line.offset + walk.outer * along_depth.plane_move + (long long)walk.i * along_depth.i_move
-                  + walk.j * along_depth.j_move];
+    __device__ __forceinline__ const T* find(const Line& line, const Walk& walk) const {
+        if (!line.inside || walk.depth >= depth) return nullptr;
+        return at + line.offset + walk.outer * along_depth.plane_move + (long long)walk.i * along_depth.i_move
+                  + walk.j * along_depth.j_move;
     }
+    __device__ __forceinline__ T get(const Line& line, const Walk& walk) const { return value_at(find(line, walk)); }
 };
 
 // Few rows, such as one kernel a group: each thread has a column for itself, and only A is shared.
 template <int rows_, int depth_> struct Direct {
+    static constexpr bool tensor = false;
+    static constexpr int least_blocks = 1;  // for more of them the compiler would spill some registers
     static constexpr int rows = rows_, columns = 128, depth = depth_, down = rows_, across = 1, threads = 128;
 };
 using Direct1 = Direct<1, 128>;
@@ -103,7 +107,7 @@ template <class T, int rows_, int depth_> struct GemmTile<T, Direct<rows_, depth
         const A& a, const B& b, int first_row, int first_column, int begin, int end, T (&sum)[rows_][1]
     ) {
         using FeedA = Feed<T, Shape, A, rows_>;
-        alignas(16) __shared__ T slice[depth_][FeedA::stride];
+        alignas(16) __shared__ T slice[FeedA::size];
         if (begin >= end) return;
         FeedA feed(a, first_row, begin);
         const typename B::Line line = b.line(first_column + threadIdx.x);
@@ -118,7 +122,7 @@ template <class T, int rows_, int depth_> struct GemmTile<T, Direct<rows_, depth
                 const T right = b.get(line, walk);
 #pragma unroll
                 for (int i = 0; i < rows_ / pack; i++) {
-                    const Pack<T, pack> left = *(const Pack<T, pack>*)&slice[k][i * pack];
+                    const Pack<T, pack> left = *(const Pack<T, pack>*)(slice + FeedA::place(i * pack, k));
 #pragma unroll
                     for (int v = 0; v < pack; v++) sum[i * pack + v][0] += left.at[v] * right;
                 }
@@ -129,6 +133,7 @@ template <class T, int rows_, int depth_> struct GemmTile<T, Direct<rows_, depth
 
 // Few elements of deep sums, such as the gradient of one kernel a group: a block adds four of a row.
 struct Deep {
+    static constexpr int least_blocks = 0;
     static constexpr int rows = 1, columns = 4, depth = 1, down = 1, across = 4, threads = 256;
 };
 

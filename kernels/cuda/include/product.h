@@ -6,6 +6,7 @@
 
 // The error before an activation, from the error behind it and the activation's result y.
 template <class T, bool deep_> struct Delta : Matrix<T, deep_> {
+    static constexpr bool plain = false, widens = false;
     using Base = Matrix<T, deep_>;
     const T* y;
     int activation;

@@ -23,8 +23,14 @@
 #define ldmatrix_x4_trans(out, row) trine_ldmatrix(__LINE__, out, 4, 1, row)
 static inline unsigned to_tf32(float x) {
     const unsigned bits = __float_as_uint(x);
+    if (x != x) return 0x7fffffffu;
     return (bits & 0x7f800000u) == 0x7f800000u ? bits : (bits + 0x1000u) & 0xffffe000u;
 }
+static inline unsigned trine_to_bf16(float x) {
+    const unsigned bits = __float_as_uint(x);
+    return x != x ? 0x7fffu : (bits + 0x7fffu + (bits >> 16 & 1u)) >> 16;
+}
+static inline unsigned to_bf16_pair(float low, float high) { return trine_to_bf16(low) | trine_to_bf16(high) << 16; }
 
 #else
 
@@ -75,6 +81,12 @@ __device__ __forceinline__ void ldmatrix_x4_trans(unsigned* out, const void* row
 __device__ __forceinline__ unsigned to_tf32(float x) {
     unsigned bits;
     asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(bits) : "f"(x));
+    return bits;
+}
+// Two floats as bfloat16, rounded to nearest, ties to even; the first in the lower half.
+__device__ __forceinline__ unsigned to_bf16_pair(float low, float high) {
+    unsigned bits;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(bits) : "f"(high), "f"(low));
     return bits;
 }
 
