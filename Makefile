@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: train test lint dev op-matrix
+.PHONY: train test lint dev op-matrix mutants
 
 train: $(VENV)/installed  ## train LeNet-5 on the shipped digits
 	$(BIN)/trine train lenet5
@@ -19,6 +19,9 @@ dev: $(VENV)/installed  ## make the environment for development
 
 op-matrix: $(VENV)/installed  ## write docs/op-matrix.md anew
 	$(BIN)/trine doctor --ops > docs/op-matrix.md
+
+mutants: $(VENV)/installed  ## plant a hundred faults in the CUDA kernels; the tests must find them
+	$(BIN)/python tests/kernels/cuda/mutation/run.py --seed 1 --count 100 --out bench/results/cuda-mutants.md
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)

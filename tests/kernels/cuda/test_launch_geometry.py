@@ -1,0 +1,158 @@
+"""Grids and blocks: as many threads as a kernel's outer loop has work for, no round more, none idle.
+
+Results would not tell: a loop over a grid does all of its work with any grid. So the work is read from
+the loop as the `.cu` has it, and held against the launches of each op's cases.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+
+import pytest
+from recorded import OP_NAMES, RecordingModule, launches_of
+
+from trine.bench.cuda_gate import INSTANCES
+from trine.kernels.cuda import rows, tiles
+from trine.kernels.cuda.emulator.source import kernels, strip_comments
+from trine.kernels.cuda.launch import blocks
+
+LOOP = re.compile(
+    r"for \((?:long long|int) (?P<i>\w+) = (?P<first>[\w:.() /]+?); "
+    r"(?P=i)(?: \* (?P<each>\w+))? < (?P<bound>\w+); "
+    r"(?P=i) \+= (?:step_of_grid\(\)|\w+::step\(\)|gridDim\.x)"
+)
+WARP = 32
+MANY_BLOCKS = 1024
+"""From so many on a launch may leave threads more than one round."""
+
+
+@pytest.fixture
+def recording(stand_in, monkeypatch, request):
+    """A cupy backend whose kernels note their launches instead of running."""
+    monkeypatch.setattr(stand_in, "RawModule", RecordingModule)
+    return request.getfixturevalue("cupy_backend")
+
+
+@lru_cache
+def body_of(file: str, kernel: str) -> str:
+    """Return the text of a kernel's body."""
+    code = strip_comments((INSTANCES.parent / file).read_text())
+    start = re.search(rf"\b{kernel}\s*\([^)]*\)\s*\{{", code)
+    assert start is not None
+    following = [code.find("__global__", start.end())]
+    return code[start.end() : following[0] if following[0] > 0 else len(code)]
+
+
+def value_of(name: str, body: str, numbers: dict) -> int:
+    """Return what a bound is: an argument, or what the kernel computes from arguments at once."""
+    if name in numbers:
+        return numbers[name]
+    formula = re.search(rf"const long long {name} = ([^;]+);", body)
+    assert formula is not None, name
+    plain = formula[1].replace("(long long)", "")
+    return int(eval(plain, {}, numbers))
+
+
+def done_at_once(loop: re.Match, launch) -> int:
+    """Return how much of a loop's work a block does in a round."""
+    threads = launch.block[0] * launch.block[1] * launch.block[2]
+    each = loop["each"] or "1"
+    factor = int(each) if each.isdigit() else dict(launch.numbers)[each]
+    first = loop["first"].replace(" ", "")
+    if first == "first_of_grid()":
+        return threads * factor
+    if first == "first_of_grid()/lanes":
+        return threads // int(launch.expression.rstrip(">").split(",")[1]) * factor
+    if first == "blockIdx.x":
+        return factor
+    team = next(
+        (t for t in ("WarpRow", "BlockRow", "ColumnRow") if t in launch.expression), "WarpRow"
+    )
+    return {"WarpRow": threads // WARP, "BlockRow": 1, "ColumnRow": launch.block[0]}[team] * factor
+
+
+@pytest.mark.parametrize("op", OP_NAMES)
+def test_a_launch_has_the_threads_that_its_loops_need(recording, op):
+    for launch in set(launches_of(recording, op)):
+        threads = launch.block[0] * launch.block[1] * launch.block[2]
+        assert threads % WARP == 0, launch
+        body = body_of(launch.file, launch.kernel)
+        loop = LOOP.search(body)
+        if loop is None or loop.start() > body.find("__syncthreads") > 0:
+            continue
+        work = value_of(loop["bound"], body, dict(launch.numbers))
+        wanted = max(1, -(-work // done_at_once(loop, launch)))
+        assert launch.grid[0] == wanted or MANY_BLOCKS <= launch.grid[0] < wanted, (
+            f"{op} launches {launch.grid[0]} blocks of {threads} threads for {work}: {launch.expression}"
+        )
+
+
+def test_loops_over_grids_are_recognised():
+    """Every kernel whose text steps through a grid is one whose work is read."""
+    for path in sorted(INSTANCES.parent.glob("*.cu")):
+        for kernel in kernels(strip_comments(path.read_text())):
+            body = body_of(path.name, kernel.name)
+            if re.search(r"\+= (?:step_of_grid\(\)|\w+::step\(\)|gridDim\.x)", body):
+                assert LOOP.search(body), f"{path.name}: {kernel.name}"
+
+
+def test_blocks():
+    assert [blocks(n, 256) for n in (0, 1, 256, 257, 512)] == [(1,), (1,), (1,), (2,), (2,)]
+    assert blocks(2**40, 32) == (2**31 - 1,)
+
+
+def test_teams_of_rows():
+    assert rows.row_team(17, 1024) == rows.Team("WarpRow", (3,), (256,))
+    assert rows.row_team(17, 1025) == rows.Team("BlockRow", (17,), (256,))
+    assert rows.row_team(17, 8192) == rows.Team("BlockRow", (17,), (256,))
+    assert rows.row_team(17, 8193) == rows.Team("BlockRow", (17,), (512,))
+    assert rows.row_team(33, 5000, 2) == rows.Team("ColumnRow", (2,), (32, 8))
+    assert rows.row_team(33, 5000, 1).name == "BlockRow"
+
+
+def test_teams_of_rows_in_chunks():
+    """As many chunks as fill a GPU, none shorter than is worth a block, at most 1024."""
+    team = rows.chunked_team
+    assert team(16, 900, 1) == rows.Team("WarpRow", (2, 1), (256,))
+    assert team(2, 2 * 4096 - 1, 1) == rows.Team("BlockRow", (2, 1), (256,))
+    assert team(2, 2 * 4096, 1) == rows.Team("BlockRow", (2, 2), (256,), 2)
+    assert team(300, 50000, 1) == rows.Team("BlockRow", (300, 3), (512,), 3)
+    assert team(33, 511, 3) == rows.Team("ColumnRow", (2, 1), (32, 8))
+    assert team(33, 512, 3) == rows.Team("ColumnRow", (2, 2), (32, 8), 2)
+    assert team(1, 2**30, 1).chunks == 1024
+    assert team(2000, 2**20, 1).chunks == 1
+
+
+def test_channels_are_read_across_where_planes_are_small():
+    assert rows.channel_team(600, 8, 31) == rows.chunked_team(8, 600 * 31, 31 * 8)
+    assert rows.channel_team(600, 8, 31).name == "ColumnRow"
+    assert rows.channel_team(600, 7, 31).name == "BlockRow"
+    assert rows.channel_team(600, 8, 32).name == "BlockRow"
+    assert rows.channel_team(3, 8, 32, outer=5) == rows.chunked_team(40, 96, 1)
+
+
+def test_tiles():
+    assert [tiles.SMALL.blocks(m, 65) for m in (1, 64, 65)] == [2, 2, 4]
+    assert tiles.LARGE.grid("matmul", 129, 128, 3) == (6,)
+    with pytest.raises(
+        ValueError, match=r"\[matmul\] expected a product of at most 2147483647 tiles"
+    ):
+        tiles.SMALL.grid("matmul", 2**21, 2**21, 2)
+    assert tiles.SMALL.grid("matmul", 64, 64, 2**31 - 1) == (2**31 - 1,)
+    assert tiles.choose(128 * 131, 128) is tiles.SMALL
+    assert tiles.choose(128 * 132, 128) is tiles.LARGE
+    assert tiles.choose(128 * 44, 128, 3) is tiles.LARGE
+    tiles.check("linear", rows=tiles.MAX_INDEX)
+    with pytest.raises(ValueError, match=r"\[linear\] expected at most .* rows, got"):
+        tiles.check("linear", rows=tiles.MAX_INDEX + 1)
+
+
+def test_splits_of_a_deep_product():
+    """As many as fill a GPU, of 256 terms or more, at most 64."""
+    assert tiles.splits_of(tiles.SMALL, 64, 64, 511) == 1
+    assert tiles.splits_of(tiles.SMALL, 64, 64, 512) == 2
+    assert tiles.splits_of(tiles.SMALL, 64, 64, 10**6) == 64
+    assert tiles.splits_of(tiles.SMALL, 64 * 10, 64, 10**6, 2) == 6
+    assert tiles.splits_of(tiles.SMALL, 64 * 200, 64, 10**6) == 1
+    assert tiles.splits_of(tiles.SMALL, 0, 64, 10**6) == 64
