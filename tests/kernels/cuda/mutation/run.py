@@ -210,8 +210,8 @@ def page(results: list[Result], seed: int, seconds: float) -> str:
     lines = [
         "# Mutants of the CUDA kernels", "",
         f"Made by `python {Path(__file__).relative_to(ROOT)} --seed {seed} --count {len(results)}` at "
-        f"{commit} in {seconds:.0f} s. Each mutant is one small fault planted in a copy of the kernels, their headers or "
-        "their launches, and run by the project's own tests through the emulator.", "",
+        f"{commit} in {seconds:.0f} s. Each mutant is one small fault planted in a copy of the kernels, "
+        "their headers or their launches, and run by the project's own tests through the emulator.", "",
         f"Caught: {counts['caught']} of {real}, {100 * counts['caught'] / real:.0f} %. Besides, "
         f"{counts['explained']} drawn mutants change nothing that a call computes.", "",
         "| kind | caught | survived | changes nothing |", "|---|---|---|---|",

@@ -41,9 +41,10 @@ class Scratch:
         kernels = folder / "trine" / "kernels"
         self.kernels = kernels / "cuda"
         self.kernels.unlink()
-        shutil.copytree(KERNELS, self.kernels, ignore=shutil.ignore_patterns("emulator", "__*__"))
-        for name in ("emulator", "__init__.py"):
-            (self.kernels / name).symlink_to(KERNELS / name)
+        shutil.copytree(
+            KERNELS, self.kernels, ignore=shutil.ignore_patterns("emulator", "__pycache__")
+        )
+        (self.kernels / "emulator").symlink_to(KERNELS / "emulator")
 
     @staticmethod
     def _link(source: Path, target: Path) -> None:
