@@ -22,6 +22,14 @@ def test_only_nms_without_padding_waits_for_the_device(cupy_backend):
     assert (counters.uploads, counters.downloads, counters.syncs) == (0, 1, 1)
 
 
+def test_more_boxes_are_dropped_than_a_block_has_threads(check, order):
+    rng = np.random.default_rng(2)
+    boxes = rng.uniform(0, 2, (700, 4)) + [0, 0, 50, 50]
+    boxes[::90, :2] += 60
+    boxes[::90, 2:] += 60
+    check("nms", boxes.astype("float32"), rng.normal(size=700).astype("float32"), iou_threshold=0.5)
+
+
 def test_boxes_of_no_image_give_zeros_where_nobody_looks(cupy_backend):
     """Values on a device are not checked; nothing is read outside of the input."""
     x = trine.tensor(np.ones((1, 1, 4, 4), np.float32), backend="cupy").requires_grad_()

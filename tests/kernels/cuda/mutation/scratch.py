@@ -68,7 +68,7 @@ class Scratch:
         path = os.pathsep.join([str(self.folder), str(HERE)])
         environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1",
                        "OPENBLAS_NUM_THREADS": "1",
-                       "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}  # fmt: skip
+                       "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "COLUMNS": "250"}  # fmt: skip
         options = [
             "-x",
             "-q",
