@@ -386,6 +386,11 @@ def _tensor_type() -> type[Tensor]:
     return Tensor
 
 
+def add_to_grad(tensor: Tensor, gradient: Tensor) -> None:
+    """Add to tensor.grad what is no part of a graph, as `backward` adds a leaf's gradient."""
+    _accumulate(tensor, gradient.detach().data, create_graph=False)
+
+
 def _accumulate(tensor: Tensor, gradient: Any, create_graph: bool, owned: bool = False) -> None:
     """Add to tensor.grad: into the optimiser's flat buffer where there is one."""
     backend, view = tensor.backend, tensor._grad_view

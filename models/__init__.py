@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from trine.models.explanation import Curve, Explanation, Figure, Row
+from trine.models.explanation import Explanation, Row
+from trine.models.figures import Curve, Figure
 from trine.models.registry import System, get, names, register, system
 
 if TYPE_CHECKING:

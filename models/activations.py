@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from trine.models.desk import Desk, values
-from trine.models.explanation import Curve, Explanation, Figure
+from trine.models.explanation import Explanation
+from trine.models.figures import Curve, Figure
 from trine.models.registry import register
 
 SOURCE = "source notes 002"

@@ -33,6 +33,12 @@ class Desk:
         """Return an int64 tensor on the desk's backend."""
         return trine.tensor(np.asarray(data), dtype="int64", backend=self.backend)
 
+    @classmethod
+    def of(cls, module: nn.Module) -> Desk:
+        """Return the desk on which a model stands."""
+        parameter = next(iter(module.parameters()))
+        return cls(parameter.backend.name, parameter.dtype.name)
+
     def place(self, module: nn.Module) -> nn.Module:
         """Move a model to the desk's backend and dtype, and return it."""
         return module.to(self.backend, dtype=self.dtype)

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import html as html_text
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from trine.models.figures import Drawing, Figure
 
 FLOAT32_TOLERANCE = 1e-6
 FLOAT64_TOLERANCE = 1e-8
@@ -44,60 +45,27 @@ class Row:
     reference: float | None = None
     tolerance: float | None = None
     printed: str | None = None
+    relation: str = "="
+    """What the value must be to its reference: "=", ">=" or "<=", each within the tolerance."""
 
     @property
     def ok(self) -> bool:
         """Return whether the value agrees with its reference; True without one."""
         if self.reference is None or self.tolerance is None:
             return True
-        return math.isfinite(self.value) and abs(self.value - self.reference) <= self.tolerance
-
-
-@dataclass(frozen=True)
-class Curve:
-    """One line of a figure."""
-
-    label: str
-    x: Sequence[float]
-    y: Sequence[float]
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A plot of some curves, drawn by matplotlib when it is saved."""
-
-    title: str
-    xlabel: str
-    ylabel: str
-    curves: Sequence[Curve]
-    log_y: bool = False
-
-    def save(self, path: str) -> None:
-        """Draw the curves into an image file; the name's ending sets the format.
-
-        Raises ImportError, with the line that installs it, where matplotlib is missing.
-        """
-        try:
-            from matplotlib.figure import Figure as Canvas  # noqa: PLC0415 (an optional extra)
-        except ImportError as error:
-            raise ImportError(
-                "[plot] expected matplotlib, which is not installed. Run: pip install 'trine[plot]'"
-            ) from error
-        canvas = Canvas(figsize=(7.0, 4.5), layout="constrained")
-        axes = canvas.add_subplot()
-        for curve in self.curves:
-            axes.plot(curve.x, curve.y, marker="." if len(curve.x) < 40 else "", label=curve.label)
-        if self.log_y:
-            axes.set_yscale("log")
-        axes.set(title=self.title, xlabel=self.xlabel, ylabel=self.ylabel)
-        axes.grid(visible=True, alpha=0.3)
-        axes.legend()
-        canvas.savefig(path)
+        above = self.value - self.reference
+        if not math.isfinite(above):
+            return False
+        too_low = self.relation != "<=" and above < -self.tolerance
+        return not too_low and (self.relation == ">=" or above <= self.tolerance)
 
 
 @dataclass
 class Explanation:
-    """A worked example: equations, rows of numbers, matrices, notes and perhaps a figure."""
+    """A worked example: equations, rows of numbers, matrices, notes and perhaps figures.
+
+    `figure` is its plot of curves; `drawings` holds other figures by name.
+    """
 
     name: str
     title: str
@@ -109,6 +77,7 @@ class Explanation:
     matrices: dict[str, npt.NDArray[Any]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     figure: Figure | None = None
+    drawings: dict[str, Drawing] = field(default_factory=dict)
 
     def show(self, symbol: str, formula: str, value: Any) -> None:
         """Add a number that has no reference."""
@@ -149,6 +118,14 @@ class Explanation:
         """Add a property that must hold: 1 for true."""
         self.rows.append(Row(symbol, formula, float(value), 1.0, 0.0))
 
+    def at_least(self, symbol: str, formula: str, value: Any, bound: float) -> None:
+        """Add a number that must not lie below a bound."""
+        self.rows.append(Row(symbol, formula, float(value), float(bound), 0.0, relation=">="))
+
+    def at_most(self, symbol: str, formula: str, value: Any, bound: float) -> None:
+        """Add a number that must not lie above a bound."""
+        self.rows.append(Row(symbol, formula, float(value), float(bound), 0.0, relation="<="))
+
     @property
     def ok(self) -> bool:
         """Return whether every row agrees with its reference."""
@@ -156,12 +133,7 @@ class Explanation:
 
     def failures(self) -> list[str]:
         """Return one line for each row that disagrees."""
-        return [
-            f"{row.symbol}: {row.value!r} differs from {row.reference!r} by more than"
-            f" {row.tolerance:.3g}"
-            for row in self.rows
-            if not row.ok
-        ]
+        return [_failure(row) for row in self.rows if not row.ok]
 
     def json(self) -> dict[str, Any]:
         """Return all of it as plain lists, numbers and text."""
@@ -180,6 +152,7 @@ class Explanation:
                     "value": row.value,
                     "reference": row.reference,
                     "tolerance": row.tolerance,
+                    "relation": row.relation,
                     "ok": row.ok,
                 }
                 for row in self.rows
@@ -252,10 +225,21 @@ def _number(value: float, dtype: str) -> str:
     return f"{value:.10g}" if dtype == "float64" else f"{value:.7g}"
 
 
+def _failure(row: Row) -> str:
+    if row.relation != "=":
+        return f"{row.symbol}: {row.value:.6g} is not {row.relation} {row.reference:.6g}"
+    return (
+        f"{row.symbol}: {row.value!r} differs from {row.reference!r} by more than"
+        f" {row.tolerance:.3g}"
+    )
+
+
 def _judgement(row: Row) -> str:
     if row.reference is None or row.tolerance is None:
         return ""
     shown = row.printed if row.printed is not None else f"{row.reference:.10g}"
+    if row.relation != "=":
+        return f"{row.relation} {shown}" if row.ok else f"NOT {row.relation} {shown}"
     return f"{'=' if row.ok else 'DIFFERS FROM'} {shown} (tolerance {row.tolerance:.1g})"
 
 

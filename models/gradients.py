@@ -11,7 +11,8 @@ import trine
 import trine.functional as F
 from trine import nn
 from trine.models.desk import Desk, draw_normal, values
-from trine.models.explanation import Curve, Explanation, Figure
+from trine.models.explanation import Explanation
+from trine.models.figures import Curve, Figure
 from trine.models.registry import register, system
 
 LAYERS = 10

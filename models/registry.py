@@ -48,6 +48,11 @@ class System:
     `stop` names a metric and the value at which training ends early. `expected` gives lower bounds
     for entries of a run's summary, and `explain(backend=, dtype=, **options)` works the example.
     `report` asks `trine train` to print that explanation when the run is over.
+
+    `task` says how the model sees a data set, one of `--data` too: images as their own targets, say.
+    `pretrain(model, splits)` goes before a new run's first step, layer-wise training, say.
+    `shows(model, splits)` measures what the trained model is for; `trine train` prints it, and
+    saves its figures with `--plot`.
     """
 
     name: str
@@ -70,6 +75,9 @@ class System:
     expected: Mapping[str, float] = field(default_factory=dict)
     explain: Callable[..., Explanation] | None = None
     report: bool = False
+    task: Callable[[Splits], Splits] | None = None
+    pretrain: Callable[[Module, Splits], None] | None = None
+    shows: Callable[[Module, Splits], Explanation] | None = None
 
     @property
     def trainable(self) -> bool:
@@ -88,21 +96,24 @@ class System:
         """Return the data set's name; "made" where the system makes its own."""
         return "made" if callable(self.data) else self.data
 
-    def splits(self, data_dir: str | None = None) -> Splits:
-        """Return the system's own training and test sets.
+    def splits(self, data_dir: str | None = None, name: str | None = None) -> Splits:
+        """Return training and test set as the model sees them: the system's own, or a named one.
 
         Raises ValueError for a system without data, DataError for missing or corrupt files.
         """
-        if self.data is None:
+        load = importlib.import_module("trine.data").load
+        if name is not None:
+            splits: Splits = load(name, data_dir=data_dir)
+        elif callable(self.data):
+            return self.data()
+        elif self.data is not None:
+            splits = load(self.data, data_dir=data_dir)
+        else:
             raise ValueError(
                 f"[models] expected a system with data, got {self.name!r}, which is only explained."
                 f" Use `trine explain {self.name}`."
             )
-        if callable(self.data):
-            return self.data()
-        data = importlib.import_module("trine.data")
-        splits: Splits = data.load(self.data, data_dir=data_dir)
-        return splits
+        return self.task(splits) if self.task is not None else splits
 
     def check(self, result: Mapping[str, Any]) -> list[str]:
         """Return what falls short of `expected` in a run's summary; empty when all is reached.

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 import trine
-from trine import atomic, data, models
+from trine import atomic, models
 from trine.cli import setup
 from trine.cli.output import console, emit_json, notes, table
 from trine.cli.predict import load_run
@@ -94,7 +94,7 @@ def _explain_run(
     model, config = load_run(folder, backend, device)
     system = models.get(config["model"])
     named = isinstance(config["data"], str) and config["data"] != "made"
-    splits = data.load(config["data"]) if named else system.splits()
+    splits = system.splits(None, config["data"] if named else None)
     if sample >= len(splits.test):
         raise ValueError(
             f"[explain] expected a sample below {len(splits.test)}, got {sample}. Choose another."

@@ -47,6 +47,15 @@ def small_batch(
     return model, trine.tensor(x, dtype=dtype), target
 
 
+def require_gradients(command: str, name: str, model: nn.Module) -> None:
+    """Raise ValueError for a model that learns by a rule of its own, not by gradients."""
+    if isinstance(model, nn.Learner):
+        raise ValueError(
+            f"[{command}] expected a system that learns by gradients, got {name!r}, which learns by a "
+            f"rule of its own. Run: trine train {name}"
+        )
+
+
 def gradcheck(
     name: str,
     *,
@@ -63,6 +72,7 @@ def gradcheck(
     chosen, _ = setup.choose_backend(backend, device, system.parameters)
     trine.seed(seed)
     model, x, target = small_batch(system, data_dir, "float64")
+    require_gradients("gradcheck", name, model)
     model.eval()
     loss = system.loss
     assert loss is not None  # trainable systems have one
@@ -104,6 +114,7 @@ def compare(
     with trine.use(names[0]):
         trine.seed(seed)
         model, x, target = small_batch(system, data_dir, dtype, count=16)
+        require_gradients("compare", name, model)
         result = compare_backends(model, x, target, loss=system.loss, backends=(names[0], names[1]))
     if json:
         emit_json({"model": name, "backends": names, "agree": bool(result), "report": str(result)})
@@ -119,6 +130,7 @@ def graph(name: str, *, dot: bool, json: bool) -> None:
     with trine.use("numpy"):
         trine.seed(0)
         model, x, target = small_batch(system, None, "float32", count=2)
+        require_gradients("graph", name, model)
         assert system.loss is not None  # trainable systems have one
         loss = system.loss(model(x), target)
     names = {id(p): path for path, p in model.named_parameters()}

@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trine.models.explanation import Curve, Figure
+from trine.models.explanation import Explanation
+from trine.models.figures import Curve, Drawing, Figure
 
 if TYPE_CHECKING:
     from trine.cli.train import Run
@@ -21,8 +22,8 @@ def read_metrics(folder: Path) -> dict[str, list[float]]:
     return columns
 
 
-def plot_run(run: Run) -> list[Path]:
-    """Save the run's plots as PNG in its folder and return the files.
+def plot_run(run: Run, shown: Explanation | None = None) -> list[Path]:
+    """Save the run's plots, and the figures of what it showed, as PNG in its folder; return the files.
 
     Raises ImportError, with the line that installs it, where matplotlib is missing.
     """
@@ -40,11 +41,17 @@ def plot_run(run: Run) -> list[Path]:
         title = f"{run.system.name}: {quantity}"
         Figure(title, "epoch", quantity, curves, log_y=quantity == "loss").save(str(file))
         files.append(file)
-    if run.system.explain is not None:
+    if shown is None and run.system.explain is not None:
         backend = next(iter(run.model.parameters())).backend.name
-        explanation = run.system.explain(backend=backend, dtype="float64")
-        if explanation.figure is not None:
-            file = run.out / f"{run.system.name}.png"
-            explanation.figure.save(str(file))
+        shown = run.system.explain(backend=backend, dtype="float64")
+    if shown is not None:
+        drawings: dict[str, Drawing] = {
+            f"{run.system.name}-{k}": d for k, d in shown.drawings.items()
+        }
+        if shown.figure is not None:
+            drawings[run.system.name] = shown.figure
+        for name, drawing in drawings.items():
+            file = run.out / f"{name}.png"
+            drawing.save(str(file))
             files.append(file)
     return files

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 import trine
+from trine import nn
 from trine.cli import setup
 from trine.cli.output import console, emit_json, notes, table
 from trine.cli.train import Options, load_splits, make_optimizer, trainable_system
@@ -39,6 +40,13 @@ def run(options: Options, *, steps: int, trace: Path | None, json: bool) -> None
     optimizer = make_optimizer(system, options, model)
 
     def step(found: profile) -> None:
+        if isinstance(model, nn.Learner):
+            with found.phase("rule"):
+                optimizer.zero_grad()
+                model.learn(inputs, target)
+            with found.phase("update"):
+                optimizer.step()
+            return
         with found.phase("forward"):
             optimizer.zero_grad()
             loss = system.loss(model(inputs), target)  # type: ignore[misc]

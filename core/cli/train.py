@@ -7,17 +7,19 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import trine
-from trine import data, models, nn, optim
+from trine import models, nn, optim
 from trine.cli import setup
 from trine.cli.output import console, emit_json, notes
 from trine.data import DataLoader, Splits
 from trine.errors import suggest
 from trine.models.registry import System
 from trine.training import StopAt, Summary, Trainer
+from trine.training.batches import learn
 
 OPTIMIZERS: dict[str, Callable[..., optim.Optimizer]] = {
     "sgd": optim.SGD,
@@ -82,9 +84,7 @@ def trainable_system(name: str) -> System:
 def load_splits(system: System, name: str | None, data_dir: Path | None) -> Splits:
     """Return the named data set, or the system's own."""
     folder = str(data_dir) if data_dir is not None else None
-    if name is None:
-        return system.splits(folder)
-    return data.load(name, data_dir=folder)
+    return system.splits(folder, name)
 
 
 def make_optimizer(system: System, options: Options, model: nn.Module) -> optim.Optimizer:
@@ -157,6 +157,7 @@ def prepare(options: Options) -> Run:
         seed=options.seed,
         progress=options.progress,
         capture=options.capture,
+        pretrain=None if system.pretrain is None else partial(system.pretrain, model, splits),
     )
     return Run(system, model, splits, train_loader, test_loader, trainer, epochs, out)
 
@@ -172,14 +173,21 @@ def run(options: Options, *, json: bool) -> None:
         resume="auto" if options.resume == "auto" else resume,
     )
     report = _report(prepared, options, summary)
+    shown = None
+    if prepared.system.shows is not None and not summary.interrupted:
+        prepared.model.eval()
+        shown = prepared.system.shows(prepared.model, prepared.splits)
+        report["shown"] = shown.json()["rows"]
     _print_report(prepared.system, report)
+    if shown is not None:
+        console.print(shown.text(), highlight=False, markup=False)
     if prepared.system.report and prepared.system.explain is not None:
         explanation = prepared.system.explain(backend=report["backend"], dtype=options.dtype)
         console.print(explanation.text(), highlight=False, markup=False)
     if options.plot:
         from trine.cli.plots import plot_run
 
-        for file in plot_run(prepared):
+        for file in plot_run(prepared, shown):
             notes.print(f"plot: {file}", highlight=False)
     if json:
         emit_json(report)
@@ -239,7 +247,7 @@ def warmup(name: str, threads: int | None) -> float:
         if batch == 2:
             break
         optimizer.zero_grad()
-        system.loss(model(trine.as_tensor(x)), trine.as_tensor(y)).backward()
+        learn(model, system.loss, trine.as_tensor(x), trine.as_tensor(y))
         optim.clip_grad_norm_(optimizer, math.inf)
         optimizer.step()
     return time.perf_counter() - started

@@ -17,6 +17,7 @@ from trine.nn.containers import Flatten, Identity, ModuleList, Sequential
 from trine.nn.conv import Conv2d, ConvTranspose2d
 from trine.nn.dropout import Dropout
 from trine.nn.embedding import Embedding
+from trine.nn.learner import Learner
 from trine.nn.linear import Linear
 from trine.nn.loss import (
     BCELoss,
@@ -70,6 +71,7 @@ __all__ = [
     "LSTMCell",
     "LayerNorm",
     "LeakyReLU",
+    "Learner",
     "Linear",
     "LocalResponseNorm",
     "LogSoftmax",

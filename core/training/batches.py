@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy.typing as npt
 
+from trine import nn
+from trine.autograd import no_grad
 from trine.tensor import Tensor
 
 Batch = tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]
@@ -24,7 +26,12 @@ def check_scalar(loss: Any) -> None:
 
 
 def detached(output: Any) -> Any:
-    """Return a model's output outside the graph, if it is a tensor."""
+    """Return a model's output, a tensor or a tuple, list or dict of such, outside the graph."""
+    if isinstance(output, (tuple, list)):
+        parts = [detached(part) for part in output]
+        return parts if isinstance(output, list) else tuple(parts)
+    if isinstance(output, dict):
+        return {name: detached(part) for name, part in output.items()}
     return output.detach() if isinstance(output, Tensor) else output
 
 
@@ -43,3 +50,23 @@ def groups(batches: Iterator[Batch], size: int) -> Iterator[list[Batch]]:
 def closable(batches: Iterator[Batch]) -> Any:
     """Return the iterator as a generator, whose end ends the loader's thread at once."""
     yield from batches
+
+
+def learn(
+    model: nn.Module, loss: Callable[..., Tensor], x: Tensor, y: Tensor, share: float = 1.0
+) -> tuple[Any, Tensor]:
+    """Bring a batch's gradients into the parameters; return the model's output and its loss.
+
+    The gradients are those of `share` times the loss, or what a `Learner`'s own rule says.
+    """
+    if isinstance(model, nn.Learner):
+        output = model.learn(x, y)
+        with no_grad():
+            value = loss(detached(output), y)
+        check_scalar(value)
+        return output, value
+    output = model(x)
+    value = loss(output, y)
+    check_scalar(value)
+    (value * share if share != 1.0 else value).backward()
+    return output, value

@@ -124,7 +124,10 @@ def first_nonfinite(
                 return f"the {name}" + (f", and so in {where}" if where else "")
         if where:
             return where
-        value.backward()
+        if isinstance(model, nn.Learner):
+            model.learn(x, target)
+        else:
+            value.backward()
     # Gradients flow backwards: the last parameter with a bad one was reached first.
     for name, parameter in reversed(list(model.named_parameters())):
         if parameter.grad is not None and not _finite(parameter.grad):

@@ -21,7 +21,7 @@ from trine.dtypes import float64
 from trine.errors import BackendError, CheckpointError, suggest
 from trine.tensor import Tensor
 from trine.training import checkpoint, state
-from trine.training.batches import Batch, check_scalar, closable, detached, groups
+from trine.training.batches import Batch, check_scalar, closable, detached, groups, learn
 from trine.training.callbacks import Callback
 from trine.training.diagnose import Guard, Window, diverged, first_nonfinite
 from trine.training.metrics import Metric, Sums, accuracy, resolve
@@ -54,6 +54,9 @@ class Trainer:
     cannot be), "auto" does so where it can, for models without hooks. Only for models
     and losses in which Python does the same in every step.
 
+    pretrain: called once at the start of a new run, before its first step; not when a run is
+    continued. A model that is an `nn.Learner` learns by its own rule; the loss is only measured.
+
     NaN or Inf stops before the update: DivergenceError names the layer, and snapshot.safetensors
     holds batch and weights. SIGINT and SIGTERM save and stop.
     """
@@ -83,6 +86,7 @@ class Trainer:
         loss_reduction: str = "mean",
         strict: bool = False,
         capture: str = "off",
+        pretrain: Callable[[], None] | None = None,
     ) -> None:
         counts = (("accumulate", accumulate), ("log_every", log_every))
         for name, value in (*counts, ("checkpoint_every", checkpoint_every or 1)):
@@ -96,6 +100,11 @@ class Trainer:
             raise suggest("Trainer", "loss_reduction", loss_reduction, ("mean", "sum"))
         if capture not in CAPTURE:
             raise suggest("Trainer", "capture", capture, CAPTURE)
+        if accumulate > 1 and isinstance(model, nn.Learner):
+            raise ValueError(
+                f"[Trainer] expected accumulate=1 for {type(model).__name__}, which learns by its own "
+                f"rule, got {accumulate}. Make the batches larger."
+            )
         self.model = model
         self.optimizer = optimizer
         self.loss = loss if loss is not None else F.cross_entropy
@@ -115,6 +124,7 @@ class Trainer:
         self.loss_reduction = loss_reduction
         self.strict = strict
         self.capture = capture
+        self.pretrain = pretrain
         self._run_update: Callable[..., Tensor] = self._update
         self._numbers: dict[Any, dict[str, int]] = {}
         """Over how many samples a step's sums go, by the shapes of its batches."""
@@ -286,13 +296,11 @@ class Trainer:
         self.optimizer.zero_grad()
         total: Any = None
         for x, y in pairs:
-            output = self.model(x)
-            loss = self.loss(output, y)
-            check_scalar(loss)
             weighted = self.loss_reduction == "mean" and len(pairs) > 1
-            part = loss * (x.shape[0] / samples) if weighted else loss
-            part.backward()
-            total = part.detach() if total is None else total + part.detach()
+            share = x.shape[0] / samples if weighted else 1.0
+            output, loss = learn(self.model, self.loss, x, y, share)
+            part = loss.detach() * share if weighted else loss.detach()
+            total = part if total is None else total + part
             numbers.update(self._count(self.sums, loss, output, y, x.shape[0]))
         norm, probe = self._guard.protect(total.data)
         self.optimizer.step()
@@ -423,6 +431,8 @@ class Trainer:
             random.seed(self.seed)
         if self.folder is not None:
             self.folder.begin(self.described)
+        if self.pretrain is not None:
+            self.pretrain()
 
     def _save(self) -> None:
         """Write the state between two steps; nothing without a folder."""

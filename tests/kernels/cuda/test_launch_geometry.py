@@ -83,7 +83,9 @@ def test_a_launch_has_the_threads_that_its_loops_need(recording, op):
     for launch in set(launches_of(recording, op)):
         threads = launch.block[0] * launch.block[1] * launch.block[2]
         usual = 128 if "Direct" in launch.expression else THREADS.get(launch.kernel, 256)
-        assert threads == usual or ("BlockRow" in launch.expression and threads == 512), launch
+        assert threads == usual or ("BlockRow" in launch.expression and threads == 512), (
+            f"{launch}: {usual} threads were expected; enter another number in THREADS"
+        )
         body = body_of(launch.file, launch.kernel)
         loop = LOOP.search(body)
         if loop is None or loop.start() > body.find("__syncthreads") > 0:

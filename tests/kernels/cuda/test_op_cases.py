@@ -21,12 +21,13 @@ ORDERS = (("forward", 0), ("reverse", 0), ("shuffled", 1), ("shuffled", 2))
 
 @pytest.fixture
 def in_order():
-    """A function that sets the order of threads and blocks."""
+    """A function that sets the order of threads and blocks, by number, and returns it."""
     before = emulator.configure()
 
     def choose(number):
         order, seed = ORDERS[number % len(ORDERS)]
         emulator.configure(order=order, seed=seed)
+        return order, seed
 
     yield choose
     emulator.configure(order=before.order, seed=before.seed)
@@ -34,17 +35,17 @@ def in_order():
 
 @pytest.mark.parametrize("op", OP_NAMES)
 def test_kernels_agree_with_float64_in_any_order(cuda, in_order, op):
-    names = [kernel.name for kernel in registry.kernels(op, "cupy")]
-    assert names, "an op without a CUDA kernel"
+    kernels = registry.kernels(op, "cupy")
+    assert kernels, "an op without a CUDA kernel"
     served = set()
     for number, dtype in enumerate(registry.KERNEL_DTYPES):
         samples = cases.get(op).samples(np.random.default_rng(0), np.dtype(dtype))
         for i, sample in enumerate(samples):
             known = reference(OPS[op], sample)
-            for k, name in enumerate(names):
-                in_order(i + k + 2 * number)
-                result = check_sample(cuda, cases.get(op), sample, name, dtype, known)
-                assert result.ok, f"{result} (in order {ORDERS[(i + k + 2 * number) % 4]})"
+            for k, kernel in enumerate(kernels):
+                order = in_order(i + k + 2 * number)
+                result = check_sample(cuda, cases.get(op), sample, kernel.name, dtype, known)
+                assert result.ok, f"{result} (in order {order})"
                 if result.status == "passed":
-                    served.add((name, dtype))
-    assert served == {(name, dtype) for name in names for dtype in registry.KERNEL_DTYPES}
+                    served.add((kernel.name, dtype))
+    assert served == {(kernel.name, dtype) for kernel in kernels for dtype in kernel.dtypes}

@@ -1,0 +1,61 @@
+"""Ten training steps of every system that trains come out alike on numpy and numba."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import trine
+from trine import models, nn
+from trine.cli.train import Options, make_optimizer
+from trine.data import DataLoader
+from trine.training.batches import learn
+
+STEPS = 10
+TOLERANCE = {"float32": 1e-4, "float64": 1e-10}
+LARGEST = 8
+"""Samples a batch: the arithmetic is that of any batch, and numpy is slow."""
+TOO_LARGE = frozenset[str]()
+"""Systems that take minutes a step on a CPU; their small variants are compared."""
+
+
+def losses(name: str, backend: str, dtype: str) -> list[float]:
+    """Return the losses of ten steps by the system's own optimiser."""
+    system = models.get(name)
+    assert system.build is not None
+    assert system.loss is not None
+    with trine.use(backend):
+        splits = system.splits()
+        trine.seed(3)
+        model = system.build().to(backend)
+        model.to(dtype=dtype)
+        optimizer = make_optimizer(system, Options(name), model)
+        loader = DataLoader(splits.train, min(system.batch_size, LARGEST), shuffle=True, seed=3)
+        found: list[float] = []
+        while len(found) < STEPS:
+            for x, y, _ in loader.epoch(len(found)):
+                optimizer.zero_grad()
+                inputs = [
+                    trine.tensor(a, dtype=dtype if a.dtype.kind == "f" else None) for a in (x, y)
+                ]
+                _, loss = learn(model, system.loss, *inputs)
+                optimizer.step()
+                found.append(loss.item())
+                if len(found) == STEPS:
+                    break
+        return found
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    "name", [n for n in models.names() if models.get(n).trainable and n not in TOO_LARGE]
+)
+def test_ten_steps_agree(name: str, dtype: str) -> None:
+    expected, found = losses(name, "numpy", dtype), losses(name, "numba", dtype)
+    assert np.isfinite(expected).all()
+    # A step whose loss is tiny says nothing by a ratio: the first loss sets the scale then.
+    scale = np.maximum(np.abs(expected), 1e-3 * max(abs(expected[0]), 1e-6))
+    worst = np.max(np.abs(np.subtract(found, expected)) / scale)
+    assert worst <= TOLERANCE[dtype], f"losses {found} instead of {expected}"
+    if not isinstance(models.get(name).build(), nn.Learner):  # rules may need a single step
+        assert len(set(expected)) > 1
