@@ -24,7 +24,8 @@ def test_only_nms_without_padding_waits_for_the_device(cupy_backend):
 
 def test_more_boxes_are_dropped_than_a_block_has_threads(check, order):
     rng = np.random.default_rng(2)
-    boxes = rng.uniform(0, 2, (700, 4)) + [0, 0, 50, 50]
+    boxes = rng.uniform(0, 2, (700, 4))
+    boxes[:, 2:] += 50
     boxes[::90, :2] += 60
     boxes[::90, 2:] += 60
     check("nms", boxes.astype("float32"), rng.normal(size=700).astype("float32"), iou_threshold=0.5)

@@ -10,7 +10,7 @@ from pathlib import Path
 import cpp_mutants
 import launch_mutants
 import pytest
-from run import KINDS, draw, explained, mutants_of, sources
+from drawing import KINDS, draw, explained, mutants_of, sources
 from scratch import KERNELS, Scratch
 
 from trine.kernels.cuda import emulator
@@ -60,7 +60,11 @@ def test_mutants_of_cuda_code():
         loop.replace("* width", "* (width + 1)"),
         loop.replace("+= blockDim.x", "+= 1 + (blockDim.x)"),
     ]
-    assert found["operator"] == [loop.replace("i * w", "i / w"), loop.replace("- z", "+ z")]
+    assert found["operator"] == [
+        loop.replace("i += b", "i -= b"),
+        loop.replace("i * w", "i / w"),
+        loop.replace("- z", "+ z"),
+    ]
     assert loop.replace("threadIdx.x", "threadIdx.y") in found["axis"]
     assert loop.replace("< height", "< width") in found["axis"]
     assert not any("BITS" in line or "1 - 2" in line for lines in found.values() for line in lines)
@@ -79,9 +83,9 @@ def test_mutants_of_launch_tables():
     assert found["bound"] == ["if x.size < 1 + 2:"]
     assert found["operator"] == ["if x.size <= 1 - 2:"]
     assert found["axis"] == ["return Launch(blocks(x.shape[0], 8), block=(256, 2), arguments=())"]
-    assert len(found["launch"]) == 6
+    assert len(found["launch"]) == 5
     assert "g[0] - 1), *g[1:]))(blocks(x.shape[1], 8)), block" in found["launch"][0]
-    assert "(*g[:-1], max(1, g[-1] // 2)))((256, 2)), arguments" in found["launch"][5]
+    assert "(*g[:-1], max(1, g[-1] // 2)))((256, 2)), arguments" in found["launch"][4]
 
 
 def test_every_file_has_mutants_and_the_draw_repeats():
