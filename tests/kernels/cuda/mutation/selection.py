@@ -124,14 +124,15 @@ def tests_of(name: str, line: int) -> list[str]:
     ops = ops_of(name, line)
     assert ops, f"no op launches what line {line} of {name} is about"
     cases = [f"{TESTS / test}[{op}]" for op in ops for test in BY_OP]
-    words = {f'"{op}"' for op in ops} | {
-        f"import {Path(name).stem}",
-        f"cuda.{Path(name).stem} import",
-    }
-    files = {
-        path: sum(path.read_text().count(word) for word in words)
-        for path in sorted(TESTS.glob("test_*.py"))
-        if not any(test.startswith(path.name) for test in BY_OP)
-    }
+    stem = Path(name).stem
+    imported = re.compile(
+        rf"^from trine\.kernels\.cuda(?:\.{stem}\b| import .*\b{stem}\b)", re.MULTILINE
+    )
+    files = {}
+    for path in sorted(TESTS.glob("test_*.py")):
+        text = path.read_text()
+        if not any(test.startswith(path.name) for test in BY_OP):
+            files[path] = sum(text.count(f'"{op}"') for op in ops)
+            files[path] += 1000 * bool(imported.search(text))
     chosen = sorted((path for path, hits in files.items() if hits), key=lambda path: -files[path])
     return [*cases, *map(str, chosen)]
