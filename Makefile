@@ -3,7 +3,6 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-
 # For the targets on a GPU. GPU_PYTHON names an interpreter that has trine, CuPy, pytest and, for the
 # benchmarks, PyTorch already; without it they are installed into an environment of their own.
 CUDA   ?= 13
@@ -18,7 +17,7 @@ GPU_READY   := $(GPU_VENV)/installed
 TORCH_READY := $(GPU_VENV)/torch
 endif
 
-.PHONY: train test lint dev op-matrix models docs gpu-test gpu-sanitize gpu-bench-kernels gpu-bench-steps
+.PHONY: train test lint dev op-matrix models docs gpu-test gpu-sanitize gpu-bench-kernels gpu-bench-steps mutants
 
 train: $(VENV)/installed  ## train LeNet-5 on the shipped digits
 	$(BIN)/trine train lenet5
@@ -58,6 +57,9 @@ $(GPU_VENV)/installed: pyproject.toml
 $(GPU_VENV)/torch: $(GPU_VENV)/installed
 	$(GPU_VENV)/bin/pip install -q torch
 	touch $@
+
+mutants: $(VENV)/installed  ## plant a hundred faults in the CUDA kernels; the tests must find them
+	$(BIN)/python tests/kernels/cuda/mutation/run.py --seed 1 --count 100 --out bench/results/cuda-mutants.md
 
 models: $(VENV)/installed  ## train every system and write the table of results anew
 	$(BIN)/python -m trine.bench.model_table --out docs/models.md --json models/measured.json

@@ -195,7 +195,7 @@ def cuda_kernel(
 
     Raises FileNotFoundError if the source is missing.
     """
-    caller = Path(inspect.stack()[1].filename).parent
+    caller = Path(sys._getframe(1).f_code.co_filename).parent  # inspect.stack() reads every source
     path = Path(source) if Path(source).is_absolute() else caller / source
     if not path.is_file():
         raise FileNotFoundError(

@@ -235,9 +235,7 @@ def build(
     standard = next(option for option in chosen if option.startswith("-std="))
     flags = [*general, *chosen, f"-I{NATIVE / 'include'}", f"-I{INCLUDE}"]
     flags += ["-include", str(_precompiled((*general, standard)) / "device.h")]
-    headers = b"".join(path.read_bytes() for path in sorted(INCLUDE.glob("*.h")))
-    included = b"".join(_headers_on_path(clean, flags))
-    key = hashlib.sha256("\0".join([source, *flags]).encode() + headers + included).hexdigest()[:24]
+    key = _key(source, clean, flags)
     library = cache_folder() / f"{key}.so"
     notes = library.with_suffix(".json")
     if not (library.exists() and notes.exists()):
@@ -279,11 +277,29 @@ def _precompiled(flags: tuple[str, ...]) -> Path:
     return folder
 
 
-def _headers_on_path(code: str, flags: list[str]) -> list[bytes]:
-    """Return the contents of headers that a user's -I folders hold and the code names."""
+def _key(source: str, clean: str, flags: list[str]) -> str:
+    """Return the name of a module: by what its headers say, wherever they lie."""
+    digest = hashlib.sha256(source.encode())
+    for flag in flags:
+        digest.update(b"\0" + (b"-I" if flag.startswith("-I") else flag.encode()))
     folders = [Path(flag[2:]) for flag in flags if flag.startswith("-I")]
-    named = re.findall(r'#\s*include\s*[<"]([^>"]+)[>"]', code)
-    return [(f / n).read_bytes() for n in named for f in folders if (f / n).is_file()]
+    for text in _headers(clean, folders):
+        digest.update(b"\0" + text)
+    return digest.hexdigest()[:24]
+
+
+def _headers(code: str, folders: list[Path]) -> list[bytes]:
+    """Return the contents of the headers in folders that the code names, and that these name."""
+    found: dict[Path, bytes] = {}
+    waiting = [(code, folders)]
+    while waiting:
+        text, places = waiting.pop()
+        for name in re.findall(r'#\s*include\s*[<"]([^>"]+)[>"]', text):
+            path = next((p / name for p in places if (p / name).is_file()), None)
+            if path is not None and path not in found:
+                found[path] = path.read_bytes()
+                waiting.append((found[path].decode(errors="replace"), [path.parent, *folders]))
+    return list(found.values())
 
 
 def _translation_unit(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,8 @@ from trine.bench import cuda_gate
 from trine.kernels import registry
 from trine.kernels.cuda import emulator
 from trine.kernels.cuda.emulator.launch import ORDERS
+
+sys.path.insert(0, str(Path(__file__).parent))  # for recorded.py, which mutation/ takes too
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -15,7 +15,8 @@ from ._streams import Stream, get_current_stream, refuse_in_capture, submit
 ROUNDING = 512
 ALIGNMENT = 256
 DEVICE_BYTES = 16 * 2**30
-POISON = 0xFF
+POISON = 0xFFF8CDCD
+"""A word that floats of 32 and of 64 bits read as NaN, and integers as a number that nothing means."""
 
 
 class Block:
@@ -28,12 +29,12 @@ class Block:
 
 
 class Memory:
-    """Bytes on the device, aligned as CUDA's and filled with 0xff: NaN, or -1."""
+    """Bytes on the device, aligned as CUDA's and poisoned."""
 
     def __init__(self, size: int) -> None:
         self.size = size
         self.device_id = 0
-        room = np.full(size + ALIGNMENT, POISON, np.uint8)
+        room = np.full(-(-(size + ALIGNMENT) // 4), POISON, np.uint32).view(np.uint8)
         start = -room.ctypes.data % ALIGNMENT
         self.bytes = room[start : start + size]
         self.block = Block(size, 0)

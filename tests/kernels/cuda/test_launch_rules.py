@@ -1,0 +1,69 @@
+"""The rules by shape that all launches share: blocks of work, teams of rows and chunks, tiles and splits."""
+
+from __future__ import annotations
+
+import pytest
+
+from trine.kernels.cuda import rows, tiles
+from trine.kernels.cuda.launch import blocks
+
+
+def test_blocks():
+    assert [blocks(n, 256) for n in (0, 1, 256, 257, 512)] == [(1,), (1,), (1,), (2,), (2,)]
+    assert blocks(2**40, 32) == (2**31 - 1,)
+
+
+def test_teams_of_rows():
+    assert rows.row_team(17, 1024) == rows.Team("WarpRow", (3,), (256,))
+    assert rows.row_team(17, 1025) == rows.Team("BlockRow", (17,), (256,))
+    assert rows.row_team(17, 8192) == rows.Team("BlockRow", (17,), (256,))
+    assert rows.row_team(17, 8193) == rows.Team("BlockRow", (17,), (512,))
+    assert rows.row_team(33, 5000, 2) == rows.Team("ColumnRow", (2,), (32, 8))
+    assert rows.row_team(33, 5000, 1).name == "BlockRow"
+
+
+def test_teams_of_rows_in_chunks():
+    """As many chunks as fill a GPU, none shorter than is worth a block, at most 1024."""
+    team = rows.chunked_team
+    assert team(16, 900, 1) == rows.Team("WarpRow", (2, 1), (256,))
+    assert team(2, 2 * 4096 - 1, 1) == rows.Team("BlockRow", (2, 1), (256,))
+    assert team(2, 2 * 4096, 1) == rows.Team("BlockRow", (2, 2), (256,), 2)
+    assert team(300, 50000, 1) == rows.Team("BlockRow", (300, 3), (512,), 3)
+    assert team(33, 511, 3) == rows.Team("ColumnRow", (2, 1), (32, 8))
+    assert team(33, 512, 3) == rows.Team("ColumnRow", (2, 2), (32, 8), 2)
+    assert team(1, 2**30, 1).chunks == 1024
+    assert team(2000, 2**20, 1).chunks == 1
+
+
+def test_channels_are_read_across_where_planes_are_small():
+    assert rows.channel_team(600, 8, 31) == rows.chunked_team(8, 600 * 31, 31 * 8)
+    assert rows.channel_team(600, 8, 31).name == "ColumnRow"
+    assert rows.channel_team(600, 7, 31).name == "BlockRow"
+    assert rows.channel_team(600, 8, 32).name == "BlockRow"
+    assert rows.channel_team(3, 8, 32, outer=5) == rows.chunked_team(40, 96, 1)
+
+
+def test_tiles():
+    assert [tiles.SMALL.blocks(m, 65) for m in (1, 64, 65)] == [2, 2, 4]
+    assert tiles.LARGE.grid("matmul", 129, 128, 3) == (6,)
+    with pytest.raises(
+        ValueError, match=r"\[matmul\] expected a product of at most 2147483647 tiles"
+    ):
+        tiles.SMALL.grid("matmul", 2**21, 2**21, 2)
+    assert tiles.SMALL.grid("matmul", 64, 64, 2**31 - 1) == (2**31 - 1,)
+    assert tiles.choose(128 * 131, 128) is tiles.SMALL
+    assert tiles.choose(128 * 132, 128) is tiles.LARGE
+    assert tiles.choose(128 * 44, 128, 3) is tiles.LARGE
+    tiles.check("linear", rows=tiles.MAX_INDEX)
+    with pytest.raises(ValueError, match=r"\[linear\] expected at most .* rows, got"):
+        tiles.check("linear", rows=tiles.MAX_INDEX + 1)
+
+
+def test_splits_of_a_deep_product():
+    """As many as fill a GPU, of 256 terms or more, at most 64."""
+    assert tiles.splits_of(tiles.SMALL, 64, 64, 511) == 1
+    assert tiles.splits_of(tiles.SMALL, 64, 64, 512) == 2
+    assert tiles.splits_of(tiles.SMALL, 64, 64, 10**6) == 64
+    assert tiles.splits_of(tiles.SMALL, 64 * 10, 64, 10**6, 2) == 6
+    assert tiles.splits_of(tiles.SMALL, 64 * 200, 64, 10**6) == 1
+    assert tiles.splits_of(tiles.SMALL, 0, 64, 10**6) == 64
