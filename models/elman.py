@@ -120,7 +120,7 @@ def shows(model: Elman, splits: Splits) -> Explanation:
     optimizer="adam",
     lr=0.01,
     batch_size=50,
-    epochs=100,
+    epochs=30,
     expected={"test_accuracy": 0.62},
     shows=shows,
 )

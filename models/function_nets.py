@@ -159,7 +159,7 @@ def integral_matrix() -> Array:
 def degree(samples: Array) -> int:
     """Return the degree of the polynomial through a function's values, up to rounding of float32."""
     of_legendre = np.linalg.solve(legendre.legvander(nodes(), NODES - 1), samples)
-    certain = np.flatnonzero(np.abs(of_legendre) > 1e-4 * np.abs(samples).max())
+    certain = np.flatnonzero(np.abs(of_legendre) > 1e-5 * np.abs(samples).max())
     return int(certain.max(initial=0))
 
 
@@ -252,7 +252,7 @@ def shows_integral(model: nn.Sequential, splits: Splits) -> Explanation:
     lr=0.03,
     schedule="cosine",
     batch_size=50,
-    epochs=60,
+    epochs=50,
     shows=shows_integral,
 )
 def build_integral() -> nn.Sequential:

@@ -280,7 +280,7 @@ def shows(model: DnnHmm, splits: Splits) -> Explanation:
     lr=3e-3,
     schedule="cosine",
     batch_size=10,
-    epochs=20,
+    epochs=12,
     pretrain=count_states,
     shows=shows,
 )

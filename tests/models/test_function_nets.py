@@ -58,7 +58,7 @@ def test_taylor_net_learns_the_exponential(train_system, backend_name: str) -> N
     with trine.no_grad():
         y = run.model(trine.tensor(x)).numpy()
     assert np.abs(y - np.exp(x)).max() <= 1e-3
-    assert run.model.sum.weight.numpy()[0, :3] == pytest.approx(np.ones(3), abs=0.02)
+    assert run.model.sum.weight.detach().numpy()[0, :3] == pytest.approx(np.ones(3), abs=0.02)
 
 
 # Integrals
@@ -170,5 +170,5 @@ def test_the_dft_matrix_over_the_root_is_unitary() -> None:
 def test_dft_net_learns_the_transform(train_system, backend_name: str) -> None:
     run = train_system("dft-net", backend_name)
     assert run.system.shows(run.model, run.splits).failures() == []
-    weight = run.model.linear.weight.numpy()
+    weight = run.model.linear.weight.detach().numpy()
     assert weight == pytest.approx(as_real(dft_matrix(16)) / 4.0, abs=1e-5)
