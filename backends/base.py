@@ -141,6 +141,10 @@ class Backend(
         """Append what kernels launch inside the block; here nothing that could be repeated."""
         return nullcontext()
 
+    def contiguous(self, array: Array) -> Array:
+        """Return a copy with its elements in row-major order, as kernels want them."""
+        return self.xp.ascontiguousarray(array)
+
     def array_entry(self, name: str, args: tuple[Any, ...], made: Sequence[Array]) -> Any:
         """Return what stands for a plain call on arrays among launches; None if nothing does."""
         return None

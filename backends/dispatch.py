@@ -338,7 +338,7 @@ def _launch(
                     f"[{spec.name}] expected {name} to be contiguous, since it is changed in place, "
                     f"got strides {array.strides}. Pass a contiguous array."
                 )
-            call[name] = backend.xp.ascontiguousarray(array)
+            call[name] = backend.contiguous(array)
             backend.counters.copies += 1
     outputs: dict[str, Array] = {}
     choices = dict(call)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -51,6 +52,24 @@ def backend_name(request: pytest.FixtureRequest) -> Iterator[str]:
     with trine.use(name):
         yield name
     backend.strict = False
+
+
+@pytest.fixture
+def train_system(tmp_path: Path) -> Callable[..., Any]:
+    """Return train_system(name, backend, **options): a run of `trine train`, finished.
+
+    The options are those of `trine.cli.train.Options`. The run's model is in evaluation mode.
+    """
+    from trine.cli.train import Options, prepare
+
+    def train(name: str, backend: str, **options: Any) -> Any:
+        chosen = Options(name, backend=backend, out=tmp_path / name, progress="none", **options)
+        run = prepare(chosen)
+        run.trainer.fit(run.train_loader, run.test_loader, epochs=run.epochs)
+        run.model.eval()
+        return run
+
+    return train
 
 
 @pytest.fixture(autouse=True)

@@ -9,6 +9,7 @@ from trine.models.explanation import Explanation, Row, printed_tolerance
 
 SMALL = (
     "cnn-003",
+    "dft-net",
     "epoch",
     "five-layer",
     "hadamard",
@@ -19,6 +20,7 @@ SMALL = (
     "role-of-w-and-b",
     "signal-flow",
     "single-neuron",
+    "taylor-net",
     "unit-length-step",
     "vanishing-gradient",
 )

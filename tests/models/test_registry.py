@@ -12,10 +12,21 @@ from trine.models.registry import register
 
 PARAMETERS = {
     "cnn-003": 4198,
+    "dft-net": 1024,
+    "dnn-hmm": 4742,
+    "elman": 321,
+    "encoder-decoder": 88_971,
+    "fourier-net": 37,
+    "gru-memory": 2936,
+    "integral-net": 4,
     "lenet5": 61_706,
     "little-demon": 69,
     "logistic-regression": 5,
+    "lstm-memory": 3848,
     "mlp": 203_530,
+    "rnn": 1112,
+    "sequence-classifier": 3654,
+    "taylor-net": 7,
     "two-digit": 47,
     "xor": 9,
 }
