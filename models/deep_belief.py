@@ -20,7 +20,7 @@ from trine.models.registry import system
 from trine.training import accuracy
 
 SOURCE = "source notes 001; Hinton, Osindero and Teh, A fast learning algorithm, 2006"
-SIZES = (28 * 28, 256, 256)
+SIZES = (14 * 14, 128, 128, 128)
 LABELS = 100
 PRETRAIN_EPOCHS = 20
 EPOCHS = 60
@@ -55,24 +55,26 @@ def few_labels(splits: Splits, count: int = LABELS) -> FewLabels:
     labelled = ArrayDataset(x[kept], y[kept], splits.num_classes, splits.train.name)
     return FewLabels(
         splits.name, labelled, splits.test, splits.num_classes, splits.description,
-        splits.licence, unlabelled=x.reshape(len(x), -1),
+        splits.licence, unlabelled=x,
     )  # fmt: skip
 
 
 class DBN(nn.Module):
     """Layers h^l = s(W^l h^(l-1) + b^l), each the upper half of an RBM, and a softmax on the last.
 
-    Each RBM is trained on what the ones below it make of the data (`pretrain`), which only moves
-    W and b; then all weights follow the gradient of the labels' cross-entropy.
+    Each RBM is trained on what the ones below it make of the data (`pretrain`), without labels; then
+    W and b of all layers follow the gradient of the labels' cross-entropy. Images (N, 1, 28, 28) are
+    averaged over windows of 2x2 first.
     """
 
     def __init__(self, sizes: tuple[int, ...] = SIZES, classes: int = 10) -> None:
         super().__init__()
+        self.halve = nn.AvgPool2d(2)
         self.layers = nn.ModuleList([RBM(a, b) for a, b in pairwise(sizes)])
         self.head = nn.Linear(sizes[-1], classes)
 
     def forward(self, x: trine.Tensor) -> trine.Tensor:
-        h = x.flatten(1)
+        h = self.halve(x).flatten(1)
         for layer in self.layers:
             h = layer.hidden(h)
         return self.head(h)
@@ -81,12 +83,12 @@ class DBN(nn.Module):
 def pretrain(model: nn.Module, splits: Splits, epochs: int = PRETRAIN_EPOCHS) -> None:
     """Train the layers one after another, each on the one below, without labels."""
     assert isinstance(splits, FewLabels)  # as the system's task makes them
-    h = splits.unlabelled
     desk = Desk.of(model)
-    for layer in model.layers:
-        fit(layer, h, epochs=epochs, lr=0.05, momentum=0.5)
-        with trine.no_grad():
-            h = layer.hidden(desk.tensor(h)).numpy()
+    with trine.no_grad():
+        h = model.halve(desk.tensor(splits.unlabelled)).flatten(1)
+        for layer in model.layers:
+            fit(layer, h.numpy(), epochs=epochs, lr=0.1, momentum=0.9)
+            h = layer.hidden(h)
 
 
 def random_start(model: nn.Module) -> None:
@@ -151,8 +153,7 @@ def show(model: nn.Module, splits: Splits) -> Explanation:
     note.matrices["test accuracy from a random start and pre-trained, a row a seed"] = found
     weight = values(model.layers[0].weight)
     strongest = np.argsort(-np.linalg.norm(weight, axis=1))[:20]
-    side = splits.test.x.shape[2:]
-    first, second = weight[strongest].reshape(2, 10, *side)
+    first, second = weight[strongest].reshape(2, 10, 14, 14)
     note.drawings["features"] = Images(
         "First-layer weights of twenty hidden units", {"1 to 10": first, "11 to 20": second}
     )
@@ -164,7 +165,7 @@ def show(model: nn.Module, splits: Splits) -> Explanation:
     family="Boltzmann machines",
     year=2006,
     source=SOURCE,
-    summary="two layers pre-trained without labels, then 100 labels: better than a random start",
+    summary="three layers pre-trained without labels, then 100 labels: better than a random start",
     data="digits",
     task=few_labels,
     loss=F.cross_entropy,
@@ -176,5 +177,5 @@ def show(model: nn.Module, splits: Splits) -> Explanation:
     shows=show,
 )
 def build() -> DBN:
-    """Return 784-256-256 units and ten classes, before pre-training."""
+    """Return 196-128-128-128 units and ten classes, before pre-training."""
     return DBN()

@@ -8,12 +8,12 @@ import numpy.typing as npt
 import trine
 import trine.functional as F
 from trine import nn, optim, random
-from trine.data import ArrayDataset, DataLoader, Splits
-from trine.models.desk import Desk, half_squared_error, values
+from trine.data import Splits
+from trine.models.desk import Desk, half_squared_error, own_targets, values
 from trine.models.enumeration import binary_states, log_sum_exp
 from trine.models.explanation import Explanation
 from trine.models.figures import Curve, Figure, Images
-from trine.models.rbm import RBM, bars_and_stripes, fit, own_targets
+from trine.models.rbm import RBM, bars_and_stripes, fit
 from trine.models.registry import system
 
 SOURCE = "source notes 001; Salakhutdinov and Hinton, Deep Boltzmann machines, 2009"
@@ -101,7 +101,15 @@ class DBM(nn.Learner):
             return self.given_h1(mu1)[0].reshape(*input.shape)
 
 
-def stack_pretrain(model: DBM, x: npt.NDArray[np.float32], *, epochs: int, lr: float) -> None:
+def stack_pretrain(
+    model: DBM,
+    x: npt.NDArray[np.float32],
+    *,
+    epochs: int,
+    lr: float,
+    batch_size: int = 32,
+    k: int = 1,
+) -> None:
     """Pre-train both layers as RBMs on rows x (n, V), and put them together.
 
     A layer of the whole gets input from both sides; the RBM of the first doubles it on the way up,
@@ -109,14 +117,14 @@ def stack_pretrain(model: DBM, x: npt.NDArray[np.float32], *, epochs: int, lr: f
     """
     desk = Desk.of(model)
     hidden1, visible = model.weight1.shape
-    first = RBM(visible, hidden1, up=2.0)
-    second = RBM(hidden1, model.weight2.shape[0], down=2.0)
+    first = RBM(visible, hidden1, k=k, up=2.0)
+    second = RBM(hidden1, model.weight2.shape[0], k=k, down=2.0)
     desk.place(first)
     desk.place(second)
-    fit(first, x, epochs=epochs, lr=lr)
+    fit(first, x, epochs=epochs, lr=lr, batch_size=batch_size)
     with trine.no_grad():
         h1 = first.hidden(desk.tensor(x)).numpy()
-    fit(second, h1, epochs=epochs, lr=lr)
+    fit(second, h1, epochs=epochs, lr=lr, batch_size=batch_size)
     with trine.no_grad():
         model.weight1.copy_(first.weight)
         model.visible_bias.copy_(first.visible_bias)
@@ -175,31 +183,24 @@ def bound_study(desk: Desk, epochs: int = 400, points: int = 10) -> npt.NDArray[
     -1 epochs, is the untrained machine.
     """
     images = bars_and_stripes()
-    model = DBM(16, 8, 4, sweeps=5)
+    model = DBM(16, 8, 4)
     desk.place(model)
     v = desk.tensor(images)
 
     def measured(at: int) -> list[float]:
         with trine.no_grad():
-            return [
-                at,
-                float(variational_bound(model, v).mean()),
-                float(log_likelihood(model, v).mean()),
-            ]
+            bound, exact = variational_bound(model, v), log_likelihood(model, v)
+            return [at, float(bound.mean()), float(exact.mean())]
 
     rows = [measured(-1)]
-    stack_pretrain(model, images, epochs=30, lr=0.1)
-    rows.append(measured(0))
-    optimizer = optim.SGD(model.parameters(), lr=0.05, momentum=0.5)
-    loader = DataLoader(ArrayDataset(images, images), 10, shuffle=True)
-    for epoch in range(epochs):
-        for batch, _, _ in loader.epoch(epoch):
-            optimizer.zero_grad()
-            x = desk.tensor(batch)
-            model.learn(x, x)
-            optimizer.step()
-        if (epoch + 1) % (epochs // points) == 0:
-            rows.append(measured(epoch + 1))
+    stack_pretrain(model, images, epochs=250, lr=0.2, batch_size=len(images), k=5)
+    optimizer = optim.SGD(model.parameters(), lr=0.1, momentum=0.5)
+    for epoch in range(epochs + 1):
+        if epoch % (epochs // points) == 0:
+            rows.append(measured(epoch))
+        optimizer.zero_grad()
+        model.learn(v, v)
+        optimizer.step()
     return np.array(rows)
 
 
