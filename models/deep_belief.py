@@ -173,6 +173,7 @@ def show(model: nn.Module, splits: Splits) -> Explanation:
     lr=LR,
     batch_size=BATCH,
     epochs=EPOCHS,
+    expected={"test_accuracy": 0.86},
     pretrain=pretrain,
     shows=show,
 )

@@ -30,9 +30,9 @@ def memory() -> hopfield.Hopfield:
 
 def test_weights_are_the_sum_of_outer_products(memory: hopfield.Hopfield) -> None:
     x = hopfield.noisy_patterns().train.x.astype(np.float64)
-    expected = x.T @ x / hopfield.N
+    expected = x.T @ x
     np.fill_diagonal(expected, 0.0)
-    assert values(memory.weight) == pytest.approx(expected, abs=1e-7)
+    assert np.array_equal(values(memory.weight), expected)
 
 
 def test_hopfield_recalls_from_a_tenth_of_flipped_bits(backend_name: str) -> None:
@@ -56,9 +56,9 @@ def test_energy_never_rises_at_any_visit() -> None:
     start = np.where(rng.random((20, 60)) < 0.5, -1.0, 1.0)
     trace = hopfield.energy_trace(model, desk.tensor(start))
     assert trace.shape == (121, 20)
-    assert np.diff(trace, axis=0).max() <= 1e-9
+    assert np.diff(trace, axis=0).max() <= 0.0
     assert (trace[-1] < trace[0] - 0.5).all()
-    by_hand = -0.5 * np.einsum("ni,ij,nj->n", start, values(model.weight), start)
+    by_hand = -0.5 / 60 * np.einsum("ni,ij,nj->n", start, values(model.weight), start)
     assert trace[0] == pytest.approx(by_hand)
 
 
