@@ -62,6 +62,13 @@ def test_energy_never_rises_at_any_visit() -> None:
     assert trace[0] == pytest.approx(by_hand)
 
 
+def test_a_unit_without_a_field_stays_what_it_is() -> None:
+    field, before = trine.tensor([0.0, 0.0, 2.0, -3.0]), trine.tensor([-1.0, 1.0, -1.0, 1.0])
+    assert hopfield.decided(field, before).tolist() == [-1.0, 1.0, 1.0, -1.0]
+    empty, x = hopfield.Hopfield(4), before.reshape(1, 4)
+    assert np.array_equal(values(empty(x)), values(x))
+
+
 @pytest.mark.slow
 def test_capacity_lies_around_0_138() -> None:
     below, above = 0.85 * hopfield.CAPACITY, 1.15 * hopfield.CAPACITY
