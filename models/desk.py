@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -115,3 +116,9 @@ def flipped(template: npt.NDArray[np.float32], cells: Sequence[int]) -> npt.NDAr
     for cell in cells:
         image.flat[cell] = 1.0 - image.flat[cell]
     return image
+
+
+def own_targets(splits: Splits) -> Splits:
+    """Return a data set whose samples are their own targets, as an autoencoder learns them."""
+    parts = [ArrayDataset(part.x, part.x, name=part.name) for part in (splits.train, splits.test)]
+    return replace(splits, train=parts[0], test=parts[1], num_classes=None)

@@ -39,7 +39,10 @@ def plot_run(run: Run, shown: Explanation | None = None) -> list[Path]:
             continue
         file = run.out / f"{quantity}.png"
         title = f"{run.system.name}: {quantity}"
-        Figure(title, "epoch", quantity, curves, log_y=quantity == "loss").save(str(file))
+        # What a rule stores at once has no loss left, which a logarithm cannot show.
+        positive = any(y > 0 for curve in curves for y in curve.y)
+        log_y = quantity == "loss" and positive
+        Figure(title, "epoch", quantity, curves, log_y=log_y).save(str(file))
         files.append(file)
     if shown is None and run.system.explain is not None:
         backend = next(iter(run.model.parameters())).backend.name

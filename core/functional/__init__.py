@@ -17,6 +17,7 @@ from trine.functional.activation import (
     tanh,
     unit_step,
 )
+from trine.functional.bernoulli import bernoulli
 from trine.functional.conv import conv2d, conv_transpose2d
 from trine.functional.cross_entropy import cross_entropy, nll_loss
 from trine.functional.density import normal_density
@@ -48,6 +49,7 @@ __all__ = [
     "adaptive_avg_pool2d",
     "avg_pool2d",
     "batch_norm",
+    "bernoulli",
     "binary_cross_entropy",
     "binary_cross_entropy_with_logits",
     "conv2d",

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 from trine.backends import recording
-from trine.dtypes import is_float
+from trine.dtypes import Array, is_float
 from trine.errors import suggest
+from trine.random import KEY_WORDS, default_generator, stream_id
 from trine.tensor import Tensor
 
 REDUCTIONS = ("none", "mean", "sum")
@@ -63,3 +64,19 @@ def check_values(x: Tensor, check: Callable[[], None]) -> None:
     check()
     if recording.current is not None:
         recording.current.call(check)
+
+
+def device_key(op: str, x: Tensor, key: Array | None) -> Array:
+    """Return a draw's key on the device of x; without one the default generator's next of the op.
+
+    Raises ValueError unless it is uint32 (5,).
+    """
+    if key is None:
+        key = default_generator().key(stream_id(op))
+    if key.shape != (KEY_WORDS,) or key.dtype.name != "uint32":
+        raise ValueError(
+            f"[{op}] expected a key of uint32 (5,), got {key.dtype.name} {key.shape}. Make one "
+            "with trine.random.make_key(seed, stream, counter)."
+        )
+    on_device: Array = x.backend.asarray_key(key)
+    return on_device

@@ -7,9 +7,8 @@ from typing import Any
 from trine.autograd import apply, define
 from trine.backends import Backend
 from trine.dtypes import Array, float32
-from trine.functional.checks import require_float
+from trine.functional.checks import device_key, require_float
 from trine.joining import where
-from trine.random import KEY_WORDS, default_generator, stream_id
 from trine.tensor import Tensor
 
 Saved = tuple[Any, ...]
@@ -53,12 +52,5 @@ def dropout(
         )
     if not training or p == 0:
         return input
-    if key is None:
-        key = default_generator().key(stream_id("dropout"))
-    if key.shape != (KEY_WORDS,) or key.dtype.name != "uint32":
-        raise ValueError(
-            f"[dropout] expected a key of uint32 (5,), got {key.dtype.name} {key.shape}. Make one "
-            "with trine.random.make_key(seed, stream, counter)."
-        )
-    device_key = input.backend.asarray_key(key)
-    return apply(DROPOUT, input, key=device_key, p=float(p))  # type: ignore[no-any-return]
+    on_device = device_key("dropout", input, key)
+    return apply(DROPOUT, input, key=on_device, p=float(p))  # type: ignore[no-any-return]

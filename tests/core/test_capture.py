@@ -243,6 +243,30 @@ def test_with_fallback_it_warns_once_and_goes_on():
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+def test_draws_inside_a_step_are_new_in_every_replay(backend):
+    """random_uniform is no op of its own: it runs one and goes on in Python."""
+    with trine.use(backend):
+        captured = trine.capture(lambda x: F.bernoulli(x) + trine.rand(9))
+        x = trine.full((9,), 0.5)
+        trine.seed(4)
+        plain = [(F.bernoulli(x) + trine.rand(9)).numpy() for _ in range(6)]
+        trine.seed(4)
+        found = [captured(x).numpy() for _ in range(6)]
+    assert captured.replays == 3
+    assert np.array_equal(found, plain)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_transposed_arrays_are_read_anew_in_every_replay(backend):
+    with trine.use(backend):
+        captured = trine.capture(lambda x: (x + 1.0).T @ x)
+        inputs = [trine.full((3, 2), float(k)) for k in range(6)]
+        found = [captured(x).numpy() for x in inputs]
+    assert captured.replays == 3
+    assert np.array_equal(found, [np.full((2, 2), 3.0 * (k + 1) * k) for k in range(6)])
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_what_python_changes_from_call_to_call_is_found_out(backend):
     """The third call compares; the state is then that of the step itself."""
     calls = []
