@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 FAMILIES = (
     "activations",
     "backprop_by_hand",
+    "char_models",
     "cnn_003",
     "descent",
     "gradients",
@@ -32,7 +33,9 @@ FAMILIES = (
     "regression",
     "signal_flow",
     "single_neuron",
+    "text_cnn",
     "two_digit",
+    "word_models",
     "xor",
 )
 """The modules of this package that register systems."""

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 
-import trine
 from trine import atomic, models
 from trine.cli import setup
 from trine.cli.output import console, emit_json, notes, table
@@ -101,7 +100,7 @@ def _explain_run(
         )
     x, label = splits.test.x[sample : sample + 1], splits.test.y[sample : sample + 1]
     explanation = models.explain_model(
-        model, trine.tensor(x, dtype=config["dtype"]), np.asarray(label), loss=system.loss,
+        model, setup.as_model_input(x, config["dtype"]), np.asarray(label), loss=system.loss,
         name=f"{config['model']}, test sample {sample}",
     )  # fmt: skip
     if html is not None:

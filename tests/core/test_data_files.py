@@ -305,7 +305,7 @@ def test_words_of_a_text():
 
 
 def test_the_vocabulary_of_a_text():
-    vocabulary = Vocabulary.most_frequent("b a b c a b d".split(), 3)
+    vocabulary = Vocabulary.most_frequent(["b", "a", "b", "c", "a", "b", "d"], 3)
     assert vocabulary.symbols == (UNKNOWN, "b", "a")
     np.testing.assert_array_equal(vocabulary.encode(["a", "c", "b"]), [2, 0, 1])
     assert vocabulary.decode([1, 0]) == ["b", UNKNOWN]
@@ -340,7 +340,9 @@ def test_a_text_file_is_a_data_set(tmp_path):
     assert splits.test.x.max() < splits.num_classes == 97
 
 
-@pytest.mark.parametrize("content", [b"", b"short", b"\xff\xfe\x00bad" * 20, "\u03bb".encode() * 99])
+@pytest.mark.parametrize(
+    "content", [b"", b"short", b"\xff\xfe\x00bad" * 20, "\u03bb".encode() * 99]
+)
 def test_wrong_text(tmp_path, content):
     file = tmp_path / "t.txt"
     file.write_bytes(content)
