@@ -133,11 +133,7 @@ class Explanation:
 
     def failures(self) -> list[str]:
         """Return one line for each row that disagrees."""
-        return [
-            _failure(row)
-            for row in self.rows
-            if not row.ok
-        ]
+        return [_failure(row) for row in self.rows if not row.ok]
 
     def json(self) -> dict[str, Any]:
         """Return all of it as plain lists, numbers and text."""
