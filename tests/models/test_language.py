@@ -104,6 +104,18 @@ def test_nearest_rows() -> None:
 # Characters
 
 
+def zeroed(cell: type[nn.RNN | nn.LSTM], scores: dict[str, float], dtype: str) -> nn.Module:
+    """Return a small model whose scores are always the given ones, and -100 for all others."""
+    model = char_models.CharacterModel(cell, 4, 3).to(dtype=dtype)
+    for parameter in model.parameters():
+        nn.init.zeros_(parameter)
+    bias = np.full(97, -100.0)
+    bias[CHARACTERS.encode(scores)] = list(scores.values())
+    with trine.no_grad():
+        model.output.bias.copy_(trine.tensor(bias, dtype=dtype))
+    return model
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["char-rnn", "char-lstm"])
 def test_character_models_beat_the_trigram(name: str) -> None:
@@ -124,16 +136,12 @@ def test_character_models_beat_the_trigram(name: str) -> None:
 
 def test_bits_per_character_of_known_distributions(backend_name: str) -> None:
     ids = character_corpus(excerpt(20, 5000)).test
-    model = char_models.CharacterModel(nn.LSTM, 4, 3)
-    for parameter in model.parameters():
-        nn.init.zeros_(parameter)
+    model = zeroed(nn.LSTM, dict.fromkeys(CHARACTERS.symbols, 0.0), "float32")
     bits, judged = char_models.bits_per_character(model, ids)
     assert bits == pytest.approx(np.log2(97), rel=1e-6)
     assert judged == slice(1, 1 + 32 * (4999 // 32))
     # All the weight on "e" and " ": the bits count how often these two come.
-    bias = np.full(97, -100.0)
-    bias[CHARACTERS.encode("e ")] = 0.0
-    model.output.bias.copy_(trine.tensor(bias, dtype="float32"))
+    model = zeroed(nn.LSTM, {"e": 0.0, " ": 0.0}, "float32")
     share = np.isin(ids[judged], CHARACTERS.encode("e ")).mean()
     bits, _ = char_models.bits_per_character(model, ids)
     assert bits == pytest.approx(1 + (1 - share) * 100 / np.log(2), rel=1e-4)
@@ -142,32 +150,27 @@ def test_bits_per_character_of_known_distributions(backend_name: str) -> None:
 @pytest.mark.parametrize("cell", [nn.RNN, nn.LSTM])
 def test_the_state_is_carried_through_the_test_text(cell: type, backend_name: str) -> None:
     ids = character_corpus(excerpt(20, 32 * 150 + 1)).test
-    model = char_models.CharacterModel(cell, 6, 4).to(dtype="float64")
+    model = char_models.CharacterModel(cell, 6, 4)
     x, y = (part.reshape(32, 150) for part in (ids[:-1], ids[1:]))
     scores = values(model(trine.tensor(x)))
     log_p = scores - np.log(np.exp(scores).sum(axis=1, keepdims=True))
     chosen = np.take_along_axis(log_p, y[:, None], axis=1)
     assert char_models.STRIDE < 150  # else nothing would be carried
     bits, _ = char_models.bits_per_character(model, ids)
-    assert bits == pytest.approx(-chosen.mean() / np.log(2), rel=1e-10)
+    assert bits == pytest.approx(-chosen.mean() / np.log(2), rel=1e-6)
 
 
 def test_samples_follow_the_distribution_and_the_seed(backend_name: str) -> None:
-    model = char_models.CharacterModel(nn.RNN, 4, 3).to(dtype="float64")
-    for parameter in model.parameters():
-        nn.init.zeros_(parameter)
-    bias = np.full(97, -100.0)
-    bias[CHARACTERS.encode(["a", "b", UNKNOWN])] = [0.0, np.log(3.0), 50.0]
-    model.output.bias.copy_(trine.tensor(bias))
+    model = zeroed(nn.RNN, {"a": 0.0, "b": np.log(3.0), UNKNOWN: 50.0}, "float32")
     trine.seed(5)
-    written = char_models.sample(model, 2000)
+    written = char_models.sample(model, 400)
     assert set(written) == {"a", "b"}
-    assert written.count("b") / 2000 == pytest.approx(0.75, abs=0.03)
-    cold = char_models.sample(model, 2000, temperature=0.5)
-    assert cold.count("b") / 2000 == pytest.approx(0.9, abs=0.02)  # odds 3^2
+    assert written.count("b") / 400 == pytest.approx(0.75, abs=0.05)
+    cold = char_models.sample(model, 400, temperature=0.5)
+    assert cold.count("b") / 400 == pytest.approx(0.9, abs=0.04)  # odds 3^2
     trine.seed(5)
-    assert char_models.sample(model, 2000) == written
-    assert char_models.sample(model, 2000) != written
+    assert char_models.sample(model, 400) == written
+    assert char_models.sample(model, 400) != written
 
 
 # Prepositions
@@ -253,7 +256,7 @@ def test_images_are_refused(name: str) -> None:
 
 def test_a_text_file_trains_from_the_command_line(tmp_path: Path) -> None:
     file = tmp_path / "own.txt"
-    file.write_text(load_austen().validation[:30_000], encoding="utf-8")
+    file.write_text(load_austen().validation[:10_000], encoding="utf-8")
     done = CliRunner().invoke(
         app,
         ["train", "char-rnn", "--data", str(file), "--backend", "numpy", "--epochs", "1",
@@ -262,6 +265,7 @@ def test_a_text_file_trains_from_the_command_line(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     report = json.loads(done.stdout.splitlines()[-1])
     assert report["data"] == str(file)
-    assert "bits a character: interpolated Kneser-Ney trigram" in report["shown"]
-    assert "The next character in own.txt: 24,000 characters to learn from" in done.stdout
+    rows = {row["formula"]: row["reference"] for row in report["shown"]}
+    assert rows["RNN, all characters before"] > 2  # the trigram's bits, which are to be undercut
+    assert "The next character in own.txt: 8,000 characters to learn from" in done.stdout
     assert "written at temperature 1.0" in done.stdout
