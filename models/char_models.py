@@ -156,10 +156,10 @@ def build_char_rnn() -> CharacterModel:
     task=as_characters,
     loss=F.cross_entropy,
     optimizer="adam",
-    lr=4e-3,
+    lr=8e-3,
     schedule="cosine",
-    batch_size=32,
-    epochs=2,
+    batch_size=16,
+    epochs=3,
     shows=shows,
 )
 def build_char_lstm() -> CharacterModel:

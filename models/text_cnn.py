@@ -7,6 +7,8 @@ counts of words know less than a net that reads them in a row.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -125,7 +127,7 @@ def bag_of_words(
     model = desk.place(BagOfWords())
     optimizer = optim.Adam(model.parameters(), lr=5e-3)
     loader = DataLoader(train, 128, shuffle=True)
-    best, kept = -1.0, model.state_dict()
+    best, kept = -1.0, dict[str, Any]()
     for epoch in range(epochs):
         for x, y, _ in loader.epoch(epoch):
             optimizer.zero_grad()

@@ -55,14 +55,15 @@ def value(note: Explanation, start: str) -> float:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["NNLM", "LogBilinear"])
-def test_word_models_beat_the_bigram(kind: str, backend_name: str) -> None:
-    splits = word_contexts(character_splits(excerpt(400_000, 60_000)), 300)
-    model = getattr(word_models, kind)(300)
-    model.eval()
-    before = word_models.shows(model, splits)
-    assert len(before.failures()) == 1  # a model that has learned nothing is told from one that has
-    fit("nnlm", model, splits, epochs=2, lr=4e-3, batch=128)
-    note = word_models.shows(model, splits)
+def test_word_models_beat_the_bigram(kind: str) -> None:
+    with trine.use("numba"):
+        splits = word_contexts(character_splits(excerpt(400_000, 60_000)), 300)
+        model = getattr(word_models, kind)(300)
+        model.eval()
+        before = word_models.shows(model, splits)
+        assert len(before.failures()) == 1  # one that has learned nothing is told from one that has
+        fit("nnlm", model, splits, epochs=3, lr=5e-3, batch=96)
+        note = word_models.shows(model, splits)
     assert note.ok, note.text()
     unigram, bigram, trigram = (
         value(note, f"interpolated Kneser-Ney {n}") for n in ("unigram", "bigram", "trigram")
@@ -177,13 +178,14 @@ def test_samples_follow_the_distribution_and_the_seed(backend_name: str) -> None
 
 
 @pytest.mark.slow
-def test_convolutions_beat_a_bag_of_words(backend_name: str) -> None:
-    splits = text_cnn.lost_prepositions(character_splits(excerpt(400_000, 60_000)))
-    model = text_cnn.TextCNN(24, 32)
-    model.eval()
-    assert len(text_cnn.shows(model, splits).failures()) == 1
-    fit("text-cnn", model, splits, epochs=4, lr=4e-3, batch=64)
-    note = text_cnn.shows(model, splits)
+def test_convolutions_beat_a_bag_of_words() -> None:
+    with trine.use("numba"):
+        splits = text_cnn.lost_prepositions(character_splits(excerpt(400_000, 60_000)))
+        model = text_cnn.TextCNN(24, 32)
+        model.eval()
+        assert len(text_cnn.shows(model, splits).failures()) == 1
+        fit("text-cnn", model, splits, epochs=4, lr=4e-3, batch=64)
+        note = text_cnn.shows(model, splits)
     assert note.ok, note.text()
     bag, mixed = value(note, "logistic regression"), value(note, "the same net, words in another")
     found = value(note, "convolutions")

@@ -11,12 +11,17 @@ from trine import models
 from trine.models.registry import register
 
 PARAMETERS = {
+    "char-lstm": 98_561,
+    "char-rnn": 36_353,
     "cnn-003": 4198,
     "lenet5": 61_706,
     "little-demon": 69,
     "logistic-regression": 5,
     "mlp": 203_530,
+    "nnlm": 266_172,
+    "text-cnn": 101_625,
     "two-digit": 47,
+    "word-embedding": 113_884,
     "xor": 9,
 }
 
