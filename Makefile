@@ -9,7 +9,7 @@ train: $(VENV)/installed  ## train LeNet-5 on the shipped digits
 	$(BIN)/trine train lenet5
 
 test: $(VENV)/installed  ## run the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(VENV)/installed  ## lint and format check (types: CONTRIBUTING.md)
 	$(BIN)/ruff check .

@@ -251,9 +251,12 @@ def explain(
         str | None,
         typer.Argument(metavar="EXAMPLE|RUN", help="A worked example, or the folder of a run."),
     ] = None,
-    sample: Annotated[int, typer.Option(min=0, help="Which test sample of a run.")] = 0,
+    sample: Annotated[
+        int, typer.Option(min=0, help="Which test sample of a run, or sample of a lesson.")
+    ] = 0,
     step: Annotated[int | None, typer.Option(min=0, help="Training steps of an example.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write a page as well.")] = None,
+    csv: Annotated[Path | None, typer.Option(help="Write the numbers for a spreadsheet.")] = None,
     list_: Annotated[bool, typer.Option("--list", help="List the worked examples.")] = False,
     backend: BackendFlag = BackendChoice.auto,
     device: DeviceFlag = 0,
@@ -273,6 +276,7 @@ def explain(
         sample=sample,
         step=step,
         html=html,
+        csv=csv,
         list_examples=list_,
         backend=backend.value,
         device=device,
