@@ -25,6 +25,7 @@ FAMILIES = (
     "backprop_by_hand",
     "bam",
     "boltzmann",
+    "char_models",
     "cnn_003",
     "deep_belief",
     "deep_boltzmann",
@@ -47,8 +48,10 @@ FAMILIES = (
     "regression",
     "signal_flow",
     "single_neuron",
+    "text_cnn",
     "threshold_units",
     "two_digit",
+    "word_models",
     "xor",
 )
 """The modules of this package that register systems."""

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 
-import trine
 from trine import atomic, models
 from trine.cli import setup
 from trine.cli.anatomy_view import show_anatomy
@@ -114,7 +113,7 @@ def _explain_run(
         )
     x, label = splits.test.x[sample : sample + 1], splits.test.y[sample : sample + 1]
     explanation = models.explain_model(
-        model, trine.tensor(x, dtype=config["dtype"]), np.asarray(label), loss=system.loss,
+        model, setup.as_model_input(x, config["dtype"]), np.asarray(label), loss=system.loss,
         name=f"{config['model']}, test sample {sample}", rate=config.get("lr"),
     )  # fmt: skip
     _present(explanation, html, csv, json=json)

@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 import trine
 from trine import atomic, nn
 from trine.autograd import Node
@@ -44,8 +42,7 @@ def small_batch(
     model = system.build().to(trine.default_backend().name)
     model.to(dtype=dtype)
     x, y = splits.train.x[:count], splits.train.y[:count]
-    target = trine.tensor(y, dtype=dtype if np.asarray(y).dtype.kind == "f" else None)
-    return model, trine.tensor(x, dtype=dtype), target
+    return model, setup.as_model_input(x, dtype), setup.as_model_input(y, dtype)
 
 
 def require_gradients(command: str, name: str, model: nn.Module) -> None:

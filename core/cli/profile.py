@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 import trine
 from trine import nn
 from trine.cli import setup
@@ -35,8 +33,7 @@ def run(options: Options, *, steps: int, trace: Path | None, json: bool) -> None
     model.to(dtype=options.dtype)
     model.train()
     x, y = splits.train.x[:batch], splits.train.y[:batch]
-    inputs = trine.tensor(x, dtype=options.dtype)
-    target = trine.tensor(y, dtype=options.dtype if np.asarray(y).dtype.kind == "f" else None)
+    inputs, target = (setup.as_model_input(a, options.dtype) for a in (x, y))
     optimizer = make_optimizer(system, options, model)
 
     def step(found: profile) -> None:

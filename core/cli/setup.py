@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+
+import trine
 from trine import backends
 from trine.backends import Backend
 from trine.cli.output import notes
@@ -69,3 +73,9 @@ def choose_backend(name: str, device: int, parameters: int | None = None) -> tup
     backend = backends.get_backend(name)
     backends.use(name)
     return backend, reason
+
+
+def as_model_input(array: Any, dtype: str) -> trine.Tensor:
+    """Return samples or targets as a tensor: real numbers in a model's dtype, integers as they are."""
+    array = np.asarray(array)
+    return trine.tensor(array, dtype=dtype if array.dtype.kind == "f" else None)

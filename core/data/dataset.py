@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from trine.errors import DataError
+
+if TYPE_CHECKING:
+    from trine.data.text import Text
 
 
 class ArrayDataset:
@@ -85,7 +88,10 @@ def _not_finite(name: str, label: str, array: npt.NDArray[Any]) -> str:
 
 @dataclass(frozen=True)
 class Splits:
-    """A data set split into training and test samples, with what one should know of it."""
+    """A data set split into training and test samples, with what one should know of it.
+
+    `text` is what the samples were cut from, where that is text.
+    """
 
     name: str
     train: ArrayDataset
@@ -93,3 +99,4 @@ class Splits:
     num_classes: int | None = None
     description: str = ""
     licence: str = ""
+    text: Text | None = None

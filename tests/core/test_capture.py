@@ -287,6 +287,29 @@ def test_what_python_changes_from_call_to_call_is_found_out(backend):
     assert total.tolist() == [6.0, 6.0, 6.0]
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_arrays_that_are_not_contiguous_are_copied_anew_in_every_replay(backend):
+    weight = trine.tensor(np.ones((1, 3, 1, 2), np.float32), requires_grad=True, backend=backend)
+
+    @trine.capture
+    def step(x):
+        weight.grad = None
+        out = F.conv2d(x.transpose(1, 2).unsqueeze(2), weight)
+        out.relu().sum(3).sum().backward()  # the sum's gradient has strides of 0
+        return out.detach(), weight.grad
+
+    rng = np.random.default_rng(2)
+    for _ in range(5):
+        x = rng.normal(size=(2, 5, 3)).astype(np.float32)
+        out, grad = step(trine.tensor(x, backend=backend))
+        sums = (x[:, :-1] + x[:, 1:]).sum(axis=2)
+        np.testing.assert_allclose(out.numpy().reshape(2, 4), sums, rtol=1e-4, atol=1e-5)
+        alive = (sums > 0)[..., None]
+        expected = np.stack([(x[:, k : k + 4] * alive).sum(axis=(0, 1)) for k in range(2)], axis=1)
+        np.testing.assert_allclose(grad.numpy().reshape(3, 2), expected, rtol=1e-4, atol=1e-5)
+    assert step.replays == 2
+
+
 def test_data_made_inside_a_step_is_found_out():
     rng = np.random.default_rng(0)
 

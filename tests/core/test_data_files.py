@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
+import hashlib
 import struct
 
 import numpy as np
 import pytest
 
-from trine.data import ArrayDataset, describe, load, load_text, names, read_idx
+from trine.data import ArrayDataset, Vocabulary, austen, describe, load, load_text, names, read_idx
+from trine.data.austen import load_austen
 from trine.data.digits import enlarge, raw_digits, test_members
 from trine.data.sources import PARTS, SOURCES
+from trine.data.text import CHARACTERS, PLAIN, UNKNOWN, contexts, windows, words
 from trine.errors import DataError
 
 test_members.__test__ = False
@@ -239,7 +243,7 @@ def test_wrong_folders(tmp_path):
 def test_unknown_names_and_known_ones():
     with pytest.raises(ValueError, match="Did you mean 'fashion-mnist'"):
         load("fashion_mnist")
-    assert set(names()) == {"digits", "digits-file-order", *SOURCES}
+    assert set(names()) == {"digits", "digits-file-order", "austen", *SOURCES}
 
 
 # Arrays
@@ -264,26 +268,88 @@ def test_wrong_arrays(x, y, classes, message):
 # Text
 
 
-def test_text(tmp_path):
+def test_austen_is_whole_and_its_split_fixed():
+    text = load_austen()
+    parts = [text.train, text.validation, text.test]
+    assert [len(part.split("\n\n")) for part in parts] == [93, 12, 11]
+    # In the file the last chapter of one part and the first of the next have a line between them.
+    assert sum(len(part) for part in parts) == 1_559_463 - 2
+    assert text.train.startswith("It is a truth universally acknowledged, that a single man")
+    digest = hashlib.sha256("".join(parts).encode()).hexdigest()
+    assert digest == "39b7b4538f5cc4591b72c64e7773f9446be8d5a6c297f7c9bcfe8684993b4cb1"
+
+
+def test_a_damaged_text_is_refused(monkeypatch, tmp_path):
+    load_austen.cache_clear()
+    (tmp_path / "files").mkdir()
+    (tmp_path / "files" / "austen.bz2").write_bytes(bz2.compress(b"short"))
+    monkeypatch.setattr(austen.resources, "files", lambda _: tmp_path)
+    with pytest.raises(DataError, match=r"\[austen\] expected 116 chapters"):
+        load_austen()
+    (tmp_path / "files" / "austen.bz2").write_bytes(b"no archive")
+    with pytest.raises(DataError, match=r"\[austen\].*Install trine again"):
+        load_austen()
+
+
+def test_characters_of_a_text():
+    assert len(CHARACTERS) == 97
+    text = "\u201cAh!\u201d \u2014 na\u00efve\n"
+    ids = CHARACTERS.encode(text.translate(PLAIN))
+    assert "".join(CHARACTERS.decode(ids)) == f'"Ah!" -- na{UNKNOWN}ve\n'
+
+
+def test_words_of_a_text():
+    found = words('"Mr. Darcy\u2019s horse!" said she--\u2014in 1813; it was (very) _lame_.\n')
+    expected = "mr. darcy's horse ! said she -- -- in 0 ; it was very lame ."
+    assert found == [*expected.split(), "\n"]
+
+
+def test_the_vocabulary_of_a_text():
+    vocabulary = Vocabulary.most_frequent(["b", "a", "b", "c", "a", "b", "d"], 3)
+    assert vocabulary.symbols == (UNKNOWN, "b", "a")
+    np.testing.assert_array_equal(vocabulary.encode(["a", "c", "b"]), [2, 0, 1])
+    assert vocabulary.decode([1, 0]) == ["b", UNKNOWN]
+    for wrong in (["a"], ["a", "a", UNKNOWN]):
+        with pytest.raises(ValueError, match=r"\[Vocabulary\] expected different symbols"):
+            Vocabulary(wrong)
+
+
+def test_windows_and_contexts():
+    inputs, targets = windows(np.arange(12), 5)
+    np.testing.assert_array_equal(inputs, [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9]])
+    np.testing.assert_array_equal(targets, inputs + 1)
+    before, following = contexts(np.arange(5), 2)
+    np.testing.assert_array_equal(before, [[0, 1], [1, 2], [2, 3]])
+    np.testing.assert_array_equal(following, [2, 3, 4])
+    for cut in (windows, contexts):
+        for length in (0, 12):
+            with pytest.raises(DataError, match=rf"from 1 to 11 symbols, got {length}"):
+                cut(np.arange(12), length)
+
+
+def test_a_text_file_is_a_data_set(tmp_path):
     file = tmp_path / "t.txt"
-    file.write_text("abracadabra " * 10, encoding="utf-8")
-    corpus = load_text(file)
-    assert corpus.vocabulary == " abcdr"
-    assert len(corpus.train) == 108
-    assert len(corpus.test) == 12
-    assert corpus.decode(corpus.encode("cab")) == "cab"
-    inputs, targets = corpus.windows(5)
-    assert inputs.shape == targets.shape == (21, 5)
-    np.testing.assert_array_equal(inputs[0, 1:], targets[0, :-1])
-    with pytest.raises(DataError, match="got 'z'"):
-        corpus.encode("zebra")
-    with pytest.raises(DataError, match="windows from 1 to 107"):
-        corpus.windows(500)
+    file.write_text("abracadabra simsalabim " * 100, encoding="utf-8")
+    splits = load(str(file))
+    assert splits.text is not None
+    sizes = [len(part) for part in (splits.text.train, splits.text.validation, splits.text.test)]
+    assert sizes == [1840, 230, 230]
+    assert splits.train.x.shape == splits.train.y.shape == (1839 // 64, 64)
+    assert "".join(CHARACTERS.decode(splits.train.x[0, :11])) == "abracadabra"
+    np.testing.assert_array_equal(splits.train.x[:, 1:], splits.train.y[:, :-1])
+    assert splits.test.x.max() < splits.num_classes == 97
 
 
-@pytest.mark.parametrize("content", [b"", b"short", b"\xff\xfe\x00bad" * 20])
+@pytest.mark.parametrize(
+    "content", [b"", b"short", b"\xff\xfe\x00bad" * 20, "\u03bb".encode() * 99]
+)
 def test_wrong_text(tmp_path, content):
     file = tmp_path / "t.txt"
     file.write_bytes(content)
     with pytest.raises(DataError, match=r"\[text\] expected"):
         load_text(file)
+
+
+def test_a_text_file_must_exist(tmp_path):
+    with pytest.raises(DataError, match="found no"):
+        load_text(tmp_path / "none.txt")

@@ -11,6 +11,8 @@ from trine import models
 from trine.models.registry import register
 
 PARAMETERS = {
+    "char-lstm": 98_561,
+    "char-rnn": 36_353,
     "cnn-003": 4198,
     "dft-net": 1024,
     "dnn-hmm": 4742,
@@ -27,7 +29,10 @@ PARAMETERS = {
     "rnn": 1112,
     "sequence-classifier": 3654,
     "taylor-net": 7,
+    "nnlm": 266_172,
+    "text-cnn": 101_625,
     "two-digit": 47,
+    "word-embedding": 113_884,
     "xor": 9,
 }
 
