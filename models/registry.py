@@ -21,18 +21,23 @@ if TYPE_CHECKING:
 
 FAMILIES = (
     "activations",
+    "autoencoders",
     "backprop_by_hand",
     "cnn_003",
     "descent",
+    "gan",
     "gradients",
+    "independent_components",
     "lenet",
     "little_demon",
     "lstm",
     "mlp",
+    "principal_components",
     "regression",
     "signal_flow",
     "single_neuron",
     "two_digit",
+    "vae",
     "xor",
 )
 """The modules of this package that register systems."""

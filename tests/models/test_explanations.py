@@ -16,6 +16,7 @@ SMALL = (
     "linear-approximation",
     "little-demon",
     "lstm",
+    "pca",
     "role-of-w-and-b",
     "signal-flow",
     "single-neuron",
