@@ -146,8 +146,8 @@ def fit(
     """Train a model that is a means to an end, such as one layer of a stack, by Adam."""
     desk = Desk.of(model)
     optimizer = optim.Adam(model.parameters(), lr=lr)
-    schedule = optim.CosineAnnealingLR(optimizer, epochs * -(-len(data) // batch_size))
     loader = DataLoader(data, batch_size, shuffle=True, seed=seed, prefetch=0)
+    schedule = optim.CosineAnnealingLR(optimizer, max(epochs * len(loader), 1))
     model.train()
     step = 0
     for epoch in range(epochs):

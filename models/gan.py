@@ -33,7 +33,7 @@ Scores = tuple[trine.Tensor, trine.Tensor]
 """D of real and of made images, (N, 1) each."""
 
 SOURCE = "source notes 001"
-NOISE = 32
+NOISE, UNITS, SIDE = 32, 128, 28
 SURE = 0.9
 """What stands for 1 as the discriminator's target for real images."""
 
@@ -42,48 +42,50 @@ CONFIDENT = 0.8
 
 
 class Generator(nn.Module):
-    """z -> 7x7 maps -> 14x14 -> 28x28: transposed convolutions, batch normalisation, ReLU."""
+    """z -> two hidden layers with batch normalisation and ReLU -> side^2 pixels from 0 to 1."""
 
-    def __init__(self, noise: int, maps: int) -> None:
+    def __init__(self, noise: int, units: int, side: int) -> None:
         super().__init__()
-        self.maps = maps
-        self.start = nn.Linear(noise, maps * 7 * 7, bias=False)
-        self.norm1 = nn.BatchNorm1d(maps * 7 * 7)
-        self.up1 = nn.ConvTranspose2d(maps, maps // 2, 4, stride=2, padding=1, bias=False)
-        self.norm2 = nn.BatchNorm2d(maps // 2)
-        self.up2 = nn.ConvTranspose2d(maps // 2, 1, 4, stride=2, padding=1)
+        self.side = side
+        self.hidden1 = nn.Linear(noise, units, bias=False)
+        self.norm1 = nn.BatchNorm1d(units)
+        self.hidden2 = nn.Linear(units, units, bias=False)
+        self.norm2 = nn.BatchNorm1d(units)
+        self.pixels = nn.Linear(units, side * side)
 
     def forward(self, z: trine.Tensor) -> trine.Tensor:
-        """Return images (N, 1, 28, 28) of noise (N, noise), pixels from 0 to 1."""
-        a = self.norm1(self.start(z)).relu().reshape(-1, self.maps, 7, 7)
-        return self.up2(self.norm2(self.up1(a)).relu()).sigmoid()
+        """Return images (N, 1, side, side) of noise (N, noise)."""
+        a = self.norm1(self.hidden1(z)).relu()
+        a = self.norm2(self.hidden2(a)).relu()
+        return self.pixels(a, "sigmoid").reshape(-1, 1, self.side, self.side)
 
 
 class Discriminator(nn.Module):
-    """28x28 -> 14x14 -> 7x7 -> one score: convolutions of stride 2, leaky ReLU, dropout."""
+    """side^2 pixels -> two hidden layers with leaky ReLU and dropout -> one score."""
 
-    def __init__(self, maps: int) -> None:
+    def __init__(self, units: int, side: int) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(1, maps // 2, 4, stride=2, padding=1)
-        self.conv2 = nn.Conv2d(maps // 2, maps, 4, stride=2, padding=1)
-        self.dropout = nn.Dropout(0.3)
-        self.score = nn.Linear(maps * 7 * 7, 1)
+        self.hidden1 = nn.Linear(side * side, units)
+        self.dropout1 = nn.Dropout(0.3)
+        self.hidden2 = nn.Linear(units, units)
+        self.dropout2 = nn.Dropout(0.3)
+        self.score = nn.Linear(units, 1)
 
     def forward(self, x: trine.Tensor) -> trine.Tensor:
         """Return D(x), (N, 1), for images with pixels from 0 to 1."""
-        a = F.leaky_relu(self.conv1(2 * x - 1), 0.2)
-        a = F.leaky_relu(self.conv2(a), 0.2)
-        return self.score(self.dropout(a.flatten(1)))
+        a = self.dropout1(F.leaky_relu(self.hidden1(2 * x.flatten(1) - 1), 0.2))
+        a = self.dropout2(F.leaky_relu(self.hidden2(a), 0.2))
+        return self.score(a)
 
 
 class GAN(nn.Learner):
     """Both networks; a step moves each along the gradient of its own cost."""
 
-    def __init__(self, noise: int = NOISE, maps: int = 32) -> None:
+    def __init__(self, noise: int = NOISE, units: int = UNITS, side: int = SIDE) -> None:
         super().__init__()
         self.noise = noise
-        self.generator = Generator(noise, maps)
-        self.discriminator = Discriminator(maps)
+        self.generator = Generator(noise, units, side)
+        self.discriminator = Discriminator(units, side)
 
     def make(self, like: trine.Tensor) -> trine.Tensor:
         """Return as many images as `like` has, of fresh noise."""
@@ -126,13 +128,13 @@ def measured(output: Scores, target: trine.Tensor) -> trine.Tensor:
 
 
 def samples(model: GAN, count: int) -> Array:
-    """Return images (count, 1, 28, 28) of the generator in evaluation mode."""
+    """Return images (count, 1, side, side) of the generator in evaluation mode."""
     z = draw_normal("gan samples", (count, model.noise))
     model.eval()
     return run_over(model.generator, Desk.of(model), z)
 
 
-def judge(desk: Desk, splits: Splits, epochs: int = 8) -> nn.Module:
+def judge(desk: Desk, splits: Splits, epochs: int = 12) -> nn.Module:
     """Return a LeNet-5 trained on the real digits alone, to read the made ones."""
     build = registry.get("lenet5").build
     assert build is not None
@@ -146,15 +148,15 @@ def probabilities(classifier: nn.Module, images: npt.NDArray[Any]) -> Array:
     return run_over(lambda x: F.softmax(classifier(x), 1), Desk.of(classifier), images)
 
 
-def show(model: GAN, splits: Splits) -> Explanation:
-    """Let an independent classifier read 500 samples: which digits, and how surely."""
+def show(model: GAN, splits: Splits, classifier: nn.Module | None = None) -> Explanation:
+    """Let an independent classifier, `judge` by default, read 500 samples: what, and how surely."""
     desk = Desk.of(model)
     note = Explanation(
         "gan", "Digits made of noise", SOURCE, desk.backend, desk.dtype,
         ["C_D = -E[ln s(D(x))] - E[ln(1 - s(D(G(z))))]", "C_G = -E[ln s(D(G(z)))]"],
     )  # fmt: skip
     images = samples(model, SAMPLES)
-    classifier = judge(desk, splits)
+    classifier = classifier if classifier is not None else judge(desk, splits)
     right = probabilities(classifier, splits.test.x).argmax(axis=1) == splits.test.y
     note.at_least("accuracy", "of the classifier, on real test images", right.mean(), 0.95)
     p = probabilities(classifier, images)
@@ -183,7 +185,7 @@ def show(model: GAN, splits: Splits) -> Explanation:
     lr=1e-3,
     optimizer_args={"betas": (0.5, 0.999)},
     batch_size=64,
-    epochs=100,
+    epochs=120,
     shows=show,
 )
 def build() -> GAN:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 import numpy as np
 import pytest
 
 import trine
-from trine import models, optim
+from trine import optim
 from trine.data import ArrayDataset, DataLoader, Splits
 from trine.models.desk import draw_normal, values
 from trine.models.vae import (
@@ -24,28 +23,19 @@ from trine.models.vae import (
 from trine.training import Trainer
 
 
-@pytest.fixture(scope="module")
-def digits() -> Splits:
-    """Return every third pixel of the digits."""
-    splits = models.get("vae").splits()
-    parts = [ArrayDataset(d.x[:, :, ::3, ::3], d.x[:, :, ::3, ::3])
-             for d in (splits.train, splits.test)]  # fmt: skip
-    return replace(splits, train=parts[0], test=parts[1])
-
-
-def test_the_bound_rises(digits: Splits, backend_name: str) -> None:
-    model = VAE(100, 64, 6).to(backend_name)
-    assert show(model, digits).failures()
-    bounds = [elbo(model, digits.test.x)[0]]
+def test_the_bound_rises(scanned: Splits, backend_name: str) -> None:
+    model = VAE(64, 64, 6).to(backend_name)
+    assert show(model, scanned).failures()
+    bounds = [elbo(model, scanned.test.x)[0]]
     trainer = Trainer(
-        model, optim.Adam(model.parameters(), lr=3e-3), negative_elbo, metrics=(), progress="none"
+        model, optim.Adam(model.parameters(), lr=5e-3), negative_elbo, metrics=(), progress="none"
     )
     for _ in range(3):
-        trainer.fit(DataLoader(digits.train, 32, shuffle=True), epochs=8)
-        bounds.append(elbo(model, digits.test.x)[0])
+        trainer.fit(DataLoader(scanned.train, 64, shuffle=True), epochs=6)
+        bounds.append(elbo(model, scanned.test.x)[0])
     assert bounds == sorted(bounds)
-    assert bounds[-1] > mean_image_likelihood(digits) + 2
-    assert show(model, digits).failures() == []
+    assert bounds[-1] > mean_image_likelihood(scanned) + 2
+    assert show(model, scanned).failures() == []
 
 
 def test_the_reparametrised_gradient_is_right(backend_name: str) -> None:
@@ -88,7 +78,7 @@ def test_the_elbo_stays_below_the_likelihood() -> None:
         likelihood = np.exp(-np.logaddexp(0.0, -signs * logits).sum(axis=1))
         prior = np.exp(-0.5 * grid[:, 0] ** 2) / math.sqrt(2 * math.pi)
         exact = math.log(np.sum(likelihood * prior) * (grid[1, 0] - grid[0, 0]))
-        bound, kl = elbo(model, x, draws=2000)
+        bound, kl = elbo(model, np.repeat(x, 4000, axis=0), draws=1)
         assert kl > 0
         assert exact - 1.0 < bound < exact
 
