@@ -106,7 +106,9 @@ def pretrain(model: Stacked, splits: Splits, epochs: int = PRETRAINING_EPOCHS) -
     desk = Desk.of(model)
     model.before.fill_(cost(model, splits.train.x))
     signals = flat(splits.train.x)
-    for k, (encoder, decoder) in enumerate(zip(model.encoder, reversed(model.decoder), strict=True)):
+    for k, (encoder, decoder) in enumerate(
+        zip(model.encoder, reversed(model.decoder), strict=True)
+    ):
         layer = Layer(signals.shape[1], len(encoder.bias), k == len(model.encoder) - 1)
         desk.place(layer)
         data = ArrayDataset(signals, signals, name=f"layer {k + 1}")

@@ -125,7 +125,10 @@ def own_targets(splits: Splits) -> Splits:
 
 
 def run_over(
-    function: Callable[[trine.Tensor], trine.Tensor], desk: Desk, x: npt.NDArray[Any], size: int = 256
+    function: Callable[[trine.Tensor], trine.Tensor],
+    desk: Desk,
+    x: npt.NDArray[Any],
+    size: int = 256,
 ) -> npt.NDArray[np.float64]:
     """Return what a function of tensors makes of samples, batch by batch, without gradients."""
     with trine.no_grad():

@@ -121,7 +121,9 @@ def show(model: Unmixing, splits: Splits) -> Explanation:
         note.at_least(f"|correlation|, {name}", "the best output of ICA", best[0], 0.99)
         note.show(f"|correlation|, {name}", "the best output of PCA", best[1])
     note.at_most("Amari error", "of ICA's matrix", amari_error(w, MIXING), 0.05)
-    note.at_least("Amari error", "of PCA's, which leaves a turn", amari_error(whitening, MIXING), 0.2)
+    note.at_least(
+        "Amari error", "of PCA's, which leaves a turn", amari_error(whitening, MIXING), 0.2
+    )
     note.matrices["W A"] = w @ MIXING
     panels = {"signals": s, "mixtures": x, "principal-components": decorrelated}
     for name, panel in panels.items():

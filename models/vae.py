@@ -19,7 +19,7 @@ import trine
 import trine.functional as F
 from trine import nn
 from trine.data import Splits
-from trine.models.desk import Desk, draw_normal, own_targets, run_over, values
+from trine.models.desk import Desk, draw_normal, own_targets, run_over
 from trine.models.explanation import Explanation
 from trine.models.figures import Images
 from trine.models.registry import system
@@ -141,7 +141,9 @@ def show(model: VAE, splits: Splits) -> Explanation:
 
     steps = np.linspace(0.0, 1.0, SHOWN)[:, None]
     ends = run_over(lambda batch: model.encode(batch)[0], desk, x[:2])
-    between = run_over(lambda z: model.decode(z).sigmoid(), desk, ends[0] + steps * (ends[1] - ends[0]))
+    between = run_over(
+        lambda z: model.decode(z).sigmoid(), desk, ends[0] + steps * (ends[1] - ends[0])
+    )
     rows = {
         "test images": x[:SHOWN, 0],
         "reconstructions": run_over(mean_code, desk, x[:SHOWN]).reshape(-1, *side),

@@ -79,15 +79,15 @@ def test_noise_is_new_in_every_step_and_the_same_for_a_seed(backend_name: str) -
 
 @pytest.mark.slow
 def test_digits_come_out_of_noise(scans: Callable[[Splits], Splits]) -> None:
-    """At 8x8 pixels, read by a small network of its own; slow, so on one backend."""
-    with trine.use("numpy"):
+    """At 8x8 pixels, by captured steps, read by a small network of its own."""
+    with trine.use("numba"):
         splits = scans(models.get("gan").splits())
         reader = nn.Sequential(nn.Flatten(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
         fit(reader, splits.train, F.cross_entropy, lr=5e-3, epochs=15)
         model = GAN(side=8)
         assert seen(model, reader)[0] <= 2
         optimizer = optim.Adam(model.parameters(), lr=1e-3, betas=(0.5, 0.999))
-        trainer = Trainer(model, optimizer, measured, metrics=(), progress="none")
+        trainer = Trainer(model, optimizer, measured, metrics=(), progress="none", capture="on")
         trainer.fit(DataLoader(splits.train, 64, shuffle=True), epochs=25)
         classes, confidence = seen(model, reader)
     assert classes >= 9
