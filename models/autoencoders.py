@@ -248,8 +248,8 @@ def build_stacked() -> Stacked:
     year=2010,
     source=f"{SOURCE}; Zeiler et al., Deconvolutional networks, 2010",
     summary="two convolutions to a code of 8 and two transposed convolutions back",
-    lr=3e-3,
-    epochs=30,
+    lr=1e-2,
+    epochs=60,
     shows=show_deconv,
 )
 def build_deconv() -> Deconvolutional:

@@ -88,9 +88,9 @@ def test_pretraining_trains_each_layer_on_the_codes_below(backend_name: str) -> 
 @pytest.mark.slow
 def test_convolution_and_deconvolution_beat_pca(digits: Splits) -> None:
     with trine.use("numba"):
-        model = Deconvolutional(4).to("numba")
+        model = Deconvolutional(8).to("numba")
         assert show_deconv(model, digits).failures()
-        fit(model, digits.train, half_squared_error, lr=5e-3, epochs=6)
+        fit(model, digits.train, half_squared_error, lr=1e-2, epochs=18)
         assert show_deconv(model, digits).failures() == []
 
 
