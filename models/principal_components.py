@@ -133,8 +133,11 @@ def four_readings(note: Explanation, desk: Desk, x: Array, w: Array, tolerance: 
         "-mean ln N(x; x^, I)", "3: = 1/2 mean error + D/2 ln 2 pi, off the axes too",
         unlikely.item(), half_error.item() + inputs * np.log(2 * np.pi) / 2, rounding * inputs,
     )  # fmt: skip
-    slopes = [values(trine.grad(q, turned, retain_graph=True)[0]) for q in (unlikely, half_error)]
-    note.agree("d(-ln N)/dw - d(error)/dw", "3: so descent is the same", *slopes, rounding)
+    by_likelihood, by_error = (
+        values(trine.grad(q, turned, retain_graph=True)[0]) for q in (unlikely, half_error)
+    )
+    note.agree("d(-ln N)/dw - 1/2 d(error)/dw", "3: so descent is the same",
+               by_likelihood, by_error, rounding)  # fmt: skip
 
     coordinates = np.linalg.lstsq(w.T, x.T, rcond=None)[0].T
     note.agree("z - W x", "4: z of the nearest W^T z", coordinates, values(y), tolerance)
