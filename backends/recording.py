@@ -260,6 +260,8 @@ class LaunchRecorder(Recorder):
             if not self._pool.lent(array):
                 self._made[id(_owner(array))] = _owner(array)
         changed = self._note_changes(name, args, named)
+        # A kernel was given a copy of a transposed array, say, which a launch would not renew.
+        copied = self._backend.counters.copies > copies
         if name in CONSTANT:
             self.recording.kept.extend(made)
         elif launches and not copied and self._repeats_by_launches(name):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,8 +11,8 @@ import numpy.typing as npt
 
 import trine
 import trine.functional as F
-from trine import nn
-from trine.data import ArrayDataset, Splits
+from trine import nn, optim
+from trine.data import ArrayDataset, DataLoader, Splits
 from trine.random import make_key, normal, permutation, stream_id
 
 LICENCE = "made by a rule stated in Trine's source; no licence needed"
@@ -122,3 +122,43 @@ def own_targets(splits: Splits) -> Splits:
     """Return a data set whose samples are their own targets, as an autoencoder learns them."""
     parts = [ArrayDataset(part.x, part.x, name=part.name) for part in (splits.train, splits.test)]
     return replace(splits, train=parts[0], test=parts[1], num_classes=None)
+
+
+def run_over(
+    function: Callable[[trine.Tensor], trine.Tensor],
+    desk: Desk,
+    x: npt.NDArray[Any],
+    size: int = 256,
+) -> npt.NDArray[np.float64]:
+    """Return what a function of tensors makes of samples, batch by batch, without gradients."""
+    with trine.no_grad():
+        parts = [values(function(desk.tensor(x[i : i + size]))) for i in range(0, len(x), size)]
+    return np.concatenate(parts)
+
+
+def fit(
+    model: nn.Module,
+    data: ArrayDataset,
+    loss: Callable[[trine.Tensor, trine.Tensor], trine.Tensor],
+    *,
+    lr: float,
+    epochs: int,
+    batch_size: int = 64,
+    seed: int = 0,
+) -> None:
+    """Train a model that is a means to an end, such as one layer of a stack, by Adam."""
+    desk = Desk.of(model)
+    optimizer = optim.Adam(model.parameters(), lr=lr)
+    loader = DataLoader(data, batch_size, shuffle=True, seed=seed, prefetch=0)
+    schedule = optim.CosineAnnealingLR(optimizer, max(epochs * len(loader), 1))
+    model.train()
+    step = 0
+    for epoch in range(epochs):
+        for x, y, _ in loader.epoch(epoch):
+            schedule.apply(optimizer, step)
+            optimizer.zero_grad()
+            target = desk.tensor(y) if y.dtype.kind == "f" else desk.integers(y)
+            loss(model(desk.tensor(x)), target).backward()
+            optimizer.step()
+            step += 1
+    model.eval()

@@ -83,6 +83,37 @@ def test_a_captured_training_is_the_training_itself_byte_for_byte(backend, optim
     assert trine.random.default_generator().state() == drawn
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_arrays_that_kernels_get_as_copies_are_copied_in_every_replay(backend):
+    rng = np.random.default_rng(2)
+    inputs = [trine.tensor(rng.normal(size=(5, 3)), backend=backend) for _ in range(6)]
+
+    def step(x):
+        return (x * 2).T @ x
+
+    captured = trine.capture(step)
+    plain = [step(x).numpy().tobytes() for x in inputs]
+    assert [captured(x).numpy().tobytes() for x in inputs] == plain
+    assert captured.replays == 3
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("draw", [trine.rand, trine.randn])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_numbers_drawn_in_a_step_are_new_in_every_replay(backend, draw, dtype):
+    def step(x):
+        return draw(*x.shape, dtype=x.dtype, backend=x.backend) * x
+
+    x = trine.ones(3, 5, dtype=dtype, backend=backend)
+    trine.seed(4)
+    plain = [step(x).numpy().tobytes() for _ in range(6)]
+    trine.seed(4)
+    captured = trine.capture(step)
+    assert [captured(x).numpy().tobytes() for _ in range(6)] == plain
+    assert captured.replays == 3
+    assert len(set(plain)) == 6
+
+
 @pytest.mark.parametrize("count", [1, 2])
 def test_threads_give_the_same_bytes_and_a_new_recording(count):
     before = threads.get_threads()

@@ -19,6 +19,7 @@ SMALL = (
     "little-demon",
     "lstm",
     "mcculloch-pitts",
+    "pca",
     "role-of-w-and-b",
     "signal-flow",
     "single-neuron",
