@@ -21,15 +21,20 @@ if TYPE_CHECKING:
 
 FAMILIES = (
     "activations",
+    "alexnet",
     "backprop_by_hand",
     "cnn_003",
     "descent",
+    "faster_rcnn",
+    "googlenet",
     "gradients",
     "lenet",
+    "lenet_1998",
     "little_demon",
     "lstm",
     "mlp",
     "regression",
+    "segmentation",
     "signal_flow",
     "single_neuron",
     "two_digit",
@@ -89,7 +94,10 @@ class System:
         """Return how many numbers the built model learns; 0 without a model."""
         if self.build is None:
             return 0
-        return sum(_size(p.shape) for p in self.build().parameters() if p.requires_grad)
+        init = importlib.import_module("trine.nn").init
+        with init.skipped():  # drawing a hundred million numbers takes seconds
+            model = self.build()
+        return sum(_size(p.shape) for p in model.parameters() if p.requires_grad)
 
     @property
     def data_name(self) -> str | None:
