@@ -45,11 +45,16 @@ def label_anchors(anchors: Floats, boxes: Floats) -> tuple[Labels, Labels]:
     return labels.astype(np.int64), shared.argmax(axis=1)
 
 
-def draw_batch(objects: Labels, ground: Labels, count: int, share: float) -> tuple[Labels, Labels]:
-    """Return up to `count` members in all, objects being at most that share of it."""
+def draw_batch(
+    objects: Labels, ground: Labels, count: int, share: float, *, anew: bool
+) -> tuple[Labels, Labels]:
+    """Return up to `count` members in all, objects being at most that share of it.
+
+    They are drawn anew by the default generator, or, as an evaluation needs, always in one order.
+    """
 
     def draw(members: Labels, number: int) -> Labels:
-        key = random.default_generator().key(STREAM)
+        key = random.default_generator().key(STREAM) if anew else random.make_key(0, STREAM)
         return members[random.permutation(key, len(members))[:number]]
 
     chosen = draw(objects, int(count * share))
@@ -72,8 +77,9 @@ def anchor_cost(stage: FirstStage, truth: list[Floats], batch: int) -> trine.Ten
     for boxes in (rows[:, 1:] for rows in truth):
         label, nearest = label_anchors(stage.anchors, boxes)
         chosen = draw_batch(
-            np.flatnonzero(label == 1), np.flatnonzero(label == 0), batch, OBJECT_SHARE
-        )
+            np.flatnonzero(label == 1), np.flatnonzero(label == 0), batch, OBJECT_SHARE,
+            anew=stage.detector.training,
+        )  # fmt: skip
         asked = np.full(len(label), UNASKED)
         asked[chosen[0]], asked[chosen[1]] = 1, 0
         labels.append(asked)
@@ -104,8 +110,11 @@ def region_cost(stage: FirstStage, truth: list[Floats], batch: int) -> trine.Ten
         candidates = np.concatenate([proposals, rows[:, 1:]])
         label, nearest = label_regions(candidates, rows)
         chosen = np.concatenate(
-            draw_batch(np.flatnonzero(label > 0), np.flatnonzero(label == 0), batch, CLASS_SHARE)
-        )
+            draw_batch(
+                np.flatnonzero(label > 0), np.flatnonzero(label == 0), batch, CLASS_SHARE,
+                anew=stage.detector.training,
+            )
+        )  # fmt: skip
         regions.append(candidates[chosen])
         labels.append(label[chosen])
         near = rows[nearest[chosen], 1:] if len(rows) else candidates[chosen]

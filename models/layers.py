@@ -90,9 +90,8 @@ def explain_model(
         if y is not None and parameter.grad is not None:
             size = np.linalg.norm(values(parameter.grad))
             note.show(f"|dC/d{path}|", "over this input", size)
-    final = values(output)
-    if final.size <= SHOWN:
-        note.matrices["output"] = final
+    if isinstance(output, trine.Tensor) and output.numel() <= SHOWN:
+        note.matrices["output"] = values(output)
     if y is not None and np.asarray(values(target)).size <= SHOWN:
         note.matrices["target"] = values(target)
     if y is None:

@@ -1,12 +1,17 @@
 """`segmentation`: a class for every pixel, by convolution and deconvolution.
 
-    32x32 -> conv 16 -> max 2 -> 16x16 conv 32 -> max 2 -> 8x8 conv 64
-          -> deconv 32 (16x16) + what conv 32 saw -> deconv 16 (32x32) + what conv 16 saw
-          -> 1x1 conv, a score for each class at each pixel
+    32x32  conv 16  --------------------------------->  + deconv 16 -> conv, a score for each class
+             max 2                                           |
+    16x16  conv 32  ---------------------->  + deconv 32 ----
+             max 2                                |
+    8x8    conv 64  ----------->  + deconv 64 ----
+             max 2                     |
+    4x4    conv 64  ------------------
 
 A deconvolution is the transposed convolution: y_(ai+r)(bj+s) = sum_ij x_ij w_rs, here with 4x4
-kernels and stride 2, which double height and width. The sums bring back where edges lie, which the
-maxima lost. The cost is the mean cross-entropy of all pixels. The result is judged by
+kernels and stride 2, which double height and width. On the way down a pixel comes to see the whole
+shape that it lies in; the sums bring back where edges are, which the maxima lost. The cost is the
+mean cross-entropy of all pixels. The result is judged by
 
     IoU_k = |pixels of class k that were called k| / |pixels that are k or were called k|
 
@@ -29,29 +34,35 @@ from trine.models.registry import system
 from trine.models.shapes import KINDS, shape_masks
 
 CLASSES = ("ground", *KINDS)
+COLOURS = np.array([(0.1, 0.1, 0.1), (0.9, 0.3, 0.2), (0.2, 0.6, 0.9), (0.9, 0.8, 0.2)])
+"""Of the classes in a drawing."""
 
 
 class Segmentation(nn.Module):
-    """Two maxima down, two deconvolutions up, with sums across."""
+    """Three maxima down, three deconvolutions up, with sums across."""
 
     def __init__(self, classes: int = len(CLASSES)) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(3, 16, 3, padding=1)
         self.conv2 = nn.Conv2d(16, 32, 3, padding=1)
         self.conv3 = nn.Conv2d(32, 64, 3, padding=1)
+        self.conv4 = nn.Conv2d(64, 64, 3, padding=1)
         self.pool = nn.MaxPool2d(2)
+        self.up3 = nn.ConvTranspose2d(64, 64, 4, stride=2, padding=1)
         self.up2 = nn.ConvTranspose2d(64, 32, 4, stride=2, padding=1)
         self.up1 = nn.ConvTranspose2d(32, 16, 4, stride=2, padding=1)
-        self.score = nn.Conv2d(16, classes, 1)
+        self.score = nn.Conv2d(16, classes, 3, padding=1)
 
     def forward(self, x: trine.Tensor) -> trine.Tensor:
-        """(N, 3, H, W), both multiples of 4 -> scores (N, classes, H, W)."""
-        fine = self.conv1(x, "relu")
-        middle = self.conv2(self.pool(fine), "relu")
-        coarse = self.conv3(self.pool(middle), "relu")
-        middle = (self.up2(coarse) + middle).relu()
-        fine = (self.up1(middle) + fine).relu()
-        return self.score(fine)
+        """(N, 3, H, W), both multiples of 8 -> scores (N, classes, H, W)."""
+        x1 = self.conv1(x, "relu")
+        x2 = self.conv2(self.pool(x1), "relu")
+        x3 = self.conv3(self.pool(x2), "relu")
+        x4 = self.conv4(self.pool(x3), "relu")
+        x3 = (self.up3(x4) + x3).relu()
+        x2 = (self.up2(x3) + x2).relu()
+        x1 = (self.up1(x2) + x1).relu()
+        return self.score(x1)
 
 
 def class_ious(
@@ -88,11 +99,11 @@ def shows(model: nn.Module, splits: Splits) -> Explanation:
     note.at_least("mean IoU", "mean over the classes", ious.mean(), 0.9)
     shown = slice(0, 8)
     note.drawings["masks"] = Images(
-        "Pictures, true classes, found classes",
+        "Pictures, true classes, found classes: red rectangles, blue ellipses, yellow triangles",
         {
             "picture": splits.test.x[shown].transpose(0, 2, 3, 1).clip(0, 1),
-            "truth": splits.test.y[shown],
-            "found": found[shown],
+            "truth": COLOURS[splits.test.y[shown]],
+            "found": COLOURS[found[shown]],
         },
     )
     return note

@@ -58,6 +58,11 @@ def run(
         with trine.no_grad():
             x = trine.tensor(samples, dtype=config["dtype"])
             out = model(x)
+            if not isinstance(out, trine.Tensor):
+                raise ValueError(
+                    f"[predict] expected a model that gives one row of scores an input, but "
+                    f"{config['model']} gives {type(out).__name__}. Load it in Python: trine.training.load_weights."
+                )
             scores = F.softmax(out, dim=1).numpy() if out.ndim == 2 else out.numpy()
         for i, row in enumerate(scores):
             best = int(np.argmax(row))

@@ -121,15 +121,19 @@ def test_labels_of_regions() -> None:
 def test_a_batch_is_drawn_anew_each_time_and_bounded() -> None:
     trine.seed(5)
     objects, ground = np.arange(40), np.arange(100, 200)
-    first = draw_batch(objects, ground, 20, 0.25)
+    first = draw_batch(objects, ground, 20, 0.25, anew=True)
     assert (len(first[0]), len(first[1])) == (5, 15)
     assert set(first[0]) <= set(objects)
-    second = draw_batch(objects, ground, 20, 0.25)
+    second = draw_batch(objects, ground, 20, 0.25, anew=True)
     assert not np.array_equal(first[1], second[1])
     trine.seed(5)
-    assert np.array_equal(draw_batch(objects, ground, 20, 0.25)[1], first[1])
-    few = draw_batch(objects[:2], ground[:3], 20, 0.25)
+    assert np.array_equal(draw_batch(objects, ground, 20, 0.25, anew=True)[1], first[1])
+    few = draw_batch(objects[:2], ground[:3], 20, 0.25, anew=False)
     assert (len(few[0]), len(few[1])) == (2, 3)
+    drawn = trine.random.default_generator().state()
+    still = [draw_batch(objects, ground, 20, 0.25, anew=False)[1] for _ in range(2)]
+    assert np.array_equal(*still)
+    assert trine.random.default_generator().state() == drawn
 
 
 def test_cost_of_codes_by_hand(backend_name: str) -> None:
