@@ -60,8 +60,9 @@ def run(
             out = model(x)
             if not isinstance(out, trine.Tensor):
                 raise ValueError(
-                    f"[predict] expected a model that gives one row of scores an input, but "
-                    f"{config['model']} gives {type(out).__name__}. Load it in Python: trine.training.load_weights."
+                    f"[predict] expected a model that gives a row of scores for each input, but "
+                    f"{config['model']} gives {type(out).__name__}. Use trine.training.load_weights "
+                    "and its own methods."
                 )
             scores = F.softmax(out, dim=1).numpy() if out.ndim == 2 else out.numpy()
         for i, row in enumerate(scores):
