@@ -70,7 +70,8 @@ def full(classes: int = 20) -> Detector:
 def first_stage(model: Detector, x: Floats) -> FirstStage:
     """Return the first stage's output for images."""
     with trine.no_grad():
-        return model(Desk.of(model).tensor(x))  # type: ignore[no-any-return]
+        stage: FirstStage = model(Desk.of(model).tensor(x))
+    return stage
 
 
 def detect(model: Detector, x: Floats, batch: int = 50) -> list[Detections]:
@@ -167,7 +168,7 @@ def show_full(model: Detector, splits: Splits) -> Explanation:
     lr=1e-3,
     schedule="cosine",
     batch_size=4,
-    epochs=12,
+    epochs=5,
     shows=show_small,
 )
 def build_small() -> Detector:
