@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: train test lint dev op-matrix
+.PHONY: train test lint dev op-matrix models
 
 train: $(VENV)/installed  ## train LeNet-5 on the shipped digits
 	$(BIN)/trine train lenet5
@@ -19,6 +19,9 @@ dev: $(VENV)/installed  ## make the environment for development
 
 op-matrix: $(VENV)/installed  ## write docs/op-matrix.md anew
 	$(BIN)/trine doctor --ops > docs/op-matrix.md
+
+models: $(VENV)/installed  ## train every system and write the table of results anew
+	$(BIN)/python -m trine.bench.model_table --out docs/models.md --json models/measured.json
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)

@@ -111,6 +111,10 @@ class Recorder:
         """Do what is in the block as it stands: kernels compile, buffers are laid out."""
         return nullcontext()
 
+    def lending(self) -> AbstractContextManager[None]:
+        """Let what is in the block, the step as it stands, use the recording's memory."""
+        return nullcontext()
+
     @contextmanager
     def recording_all(self) -> Iterator[Recording]:
         """Note everything inside the block; the recording is complete at its end."""
@@ -202,14 +206,24 @@ class LaunchRecorder(Recorder):
         """The objects that own the memory of arrays made on the way, by their ids."""
 
     @contextmanager
-    def recording_all(self) -> Iterator[Recording]:
-        """Note everything inside the block."""
+    def lending(self) -> Iterator[None]:
+        """Let what is in the block, the step as it stands, use the recording's memory.
+
+        Every replay writes there before it reads, so nothing is lost; and a step needs its memory
+        once, not twice.
+        """
         pool, self._backend.allocator = self._backend.allocator, self._pool
         try:
-            with super().recording_all() as recording:
-                yield recording
+            yield
         finally:
             self._backend.allocator = pool
+
+    @contextmanager
+    def recording_all(self) -> Iterator[Recording]:
+        """Note everything inside the block."""
+        self._backend.allocator.trim()  # what the step as it stood needed, the recording takes over
+        with self.lending(), super().recording_all() as recording:
+            yield recording
         self._end_segment()
         self.recording.kept.append(self._pool)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,23 @@ TOLERANCE = {"float32": 2e-5, "float64": 1e-12}
 """Of one layer's largest output: rounding of sums of some thousand terms."""
 
 
+SUMS = "sums of products, added in another order"
+WINDOWS = "sums over windows, in another order or by transformed tiles"
+MOMENTS = "mean and variance, summed in another order"
+CURVE = "exp or tanh by another polynomial"
+REASONS = {
+    "Linear": SUMS, "Conv2d": WINDOWS, "ConvTranspose2d": WINDOWS, "AvgPool2d": "sums over windows",
+    "AdaptiveAvgPool2d": "sums over windows", "BatchNorm1d": MOMENTS, "BatchNorm2d": MOMENTS,
+    "LayerNorm": MOMENTS, "GroupNorm": MOMENTS, "LocalResponseNorm": "a power of a sum of squares",
+    "Sigmoid": CURVE, "Tanh": CURVE, "Softmax": CURVE, "LogSoftmax": CURVE, "Softplus": CURVE,
+    "ELU": CURVE, "SiLU": CURVE, "RNN": SUMS, "LSTM": SUMS, "GRU": SUMS,
+    "RoIAlign": "bilinear sums",
+}  # fmt: skip
+"""By kind of layer. Others only select, compare or copy: they add nothing to what came in."""
+PASSED_ON = "only what came in"
+BACKWARD = "sums over the batch, in another order"
+
+
 @dataclass(frozen=True)
 class LayerDifference:
     """How far one array of two runs differs."""
@@ -32,6 +49,10 @@ class LayerDifference:
     place: tuple[int, ...] = ()
     first: float = 0.0
     second: float = 0.0
+    ulp: float = 0.0
+    """The difference at that place in units of the last place of the larger value there."""
+    why: str = ""
+    """What may make two correct backends differ here."""
 
     @property
     def agrees(self) -> bool:
@@ -56,17 +77,22 @@ class Comparison:
     def __str__(self) -> str:
         a, b = self.backends
         rows = [
-            f"  {layer.name:<32} {layer.error:9.2e} {'' if layer.agrees else f'> {layer.tolerance:.1e}'}"
+            f"  {layer.name:<32} {layer.error:9.2e} {layer.ulp:9.1f} ulp  "
+            f"{layer.why if layer.agrees else f'> {layer.tolerance:.1e}'}".rstrip()
             for layer in self.layers
         ]
-        head = f"{a} against {b}: largest difference relative to the layer's largest value"
+        head = (
+            f"{a} against {b}: the largest difference relative to the layer's largest value, in units\n"
+            "of the last place there, and why correct backends may differ"
+        )
         parting = self.first
         if parting is None:
             tail = f"{a} and {b} agree in all {len(self.layers)} layers and gradients"
         else:
             tail = (
                 f"{a} and {b} part at {parting.name}: element {parting.place} is {parting.first!r} and "
-                f"{parting.second!r}, relative error {parting.error:.2e} above {parting.tolerance:.1e}"
+                f"{parting.second!r}, relative error {parting.error:.2e} above {parting.tolerance:.1e} "
+                f"({parting.ulp:.0f} ulp)"
             )
         return "\n".join([head, *rows, tail])
 
@@ -94,8 +120,15 @@ def compare_backends(
         allowed = (
             TOLERANCE[a.dtype.name] * float(np.sqrt(depth + 1)) if a.dtype.kind == "f" else 0.0
         )
-        result.layers.append(_difference(name, a, b, allowed))
+        result.layers.append(replace(_difference(name, a, b, allowed), why=_reason(name)))
     return result
+
+
+def _reason(name: str) -> str:
+    if name.startswith("gradient of") or name == "loss":
+        return BACKWARD
+    kind = name.rpartition("(")[2].rstrip(")")
+    return REASONS.get(kind, PASSED_ON)
 
 
 def _record(
@@ -157,6 +190,9 @@ def _difference(
     finite = np.abs(wide_a[np.isfinite(wide_a)])
     scale = float(finite.max()) if finite.size and finite.max() > 0 else 1.0
     place = tuple(int(i) for i in np.unravel_index(int(np.argmax(error)), a.shape))
+    ulp = 0.0
+    if a.dtype.kind == "f" and 0.0 < error[place] < np.inf:
+        ulp = float(error[place] / np.spacing(max(abs(a[place]), abs(b[place]))))
     return LayerDifference(
-        name, float(error[place]) / scale, allowed, place, float(a[place]), float(b[place])
+        name, float(error[place]) / scale, allowed, place, float(a[place]), float(b[place]), ulp
     )

@@ -197,12 +197,14 @@ def predict(
 
 @app.command()
 def models(json: JsonFlag = False) -> None:
-    """List the systems that can be trained or explained."""
+    """List the systems that can be trained or explained, and what came of training each."""
     from trine import models as registry
+    from trine.models import measured
 
     rows: list[dict[str, Any]] = []
+    known = {line.name: line for line in measured.read()}
     for name in registry.names():
-        system = registry.get(name)
+        system, line = registry.get(name), known.get(name)
         commands = [
             c for c, can in (("train", system.trainable), ("explain", system.explain)) if can
         ]
@@ -211,9 +213,12 @@ def models(json: JsonFlag = False) -> None:
                 "name": name,
                 "family": system.family,
                 "year": system.year,
-                "parameters": system.parameters,
+                "parameters": line.parameters if line is not None else system.parameters,
                 "data": system.data_name,
                 "commands": commands,
+                "result": line.result if line is not None else None,
+                "short": line.short if line is not None else None,
+                "seconds": line.seconds if line is not None else None,
                 "source": system.source,
                 "summary": system.summary,
             }
@@ -223,10 +228,10 @@ def models(json: JsonFlag = False) -> None:
         return
     table(
         None,
-        ("name", "family", "year", "parameters", "data", "commands", "summary"),
+        ("name", "family", "year", "source", "parameters", "data", "measured"),
         [
-            (r["name"], r["family"], r["year"], r["parameters"] or "", r["data"] or "",
-             " ".join(r["commands"]), r["summary"])
+            (r["name"], r["family"], r["year"], r["source"], r["parameters"] or "", r["data"] or "",
+             r["result"] or " ".join(r["commands"]))
             for r in rows
         ],
     )  # fmt: skip
@@ -246,9 +251,12 @@ def explain(
         str | None,
         typer.Argument(metavar="EXAMPLE|RUN", help="A worked example, or the folder of a run."),
     ] = None,
-    sample: Annotated[int, typer.Option(min=0, help="Which test sample of a run.")] = 0,
+    sample: Annotated[
+        int, typer.Option(min=0, help="Which test sample of a run, or sample of a lesson.")
+    ] = 0,
     step: Annotated[int | None, typer.Option(min=0, help="Training steps of an example.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write a page as well.")] = None,
+    csv: Annotated[Path | None, typer.Option(help="Write the numbers for a spreadsheet.")] = None,
     list_: Annotated[bool, typer.Option("--list", help="List the worked examples.")] = False,
     backend: BackendFlag = BackendChoice.auto,
     device: DeviceFlag = 0,
@@ -268,6 +276,7 @@ def explain(
         sample=sample,
         step=step,
         html=html,
+        csv=csv,
         list_examples=list_,
         backend=backend.value,
         device=device,

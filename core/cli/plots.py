@@ -45,7 +45,9 @@ def plot_run(run: Run, shown: Explanation | None = None) -> list[Path]:
         backend = next(iter(run.model.parameters())).backend.name
         shown = run.system.explain(backend=backend, dtype="float64")
     if shown is not None:
-        drawings: dict[str, Drawing] = {f"{run.system.name}-{k}": d for k, d in shown.drawings.items()}
+        drawings: dict[str, Drawing] = {
+            f"{run.system.name}-{k}": d for k, d in shown.drawings.items()
+        }
         if shown.figure is not None:
             drawings[run.system.name] = shown.figure
         for name, drawing in drawings.items():

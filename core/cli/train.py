@@ -177,8 +177,7 @@ def run(options: Options, *, json: bool) -> None:
     if prepared.system.shows is not None and not summary.interrupted:
         prepared.model.eval()
         shown = prepared.system.shows(prepared.model, prepared.splits)
-        report["shown"] = {f"{row.symbol}: {row.formula}": row.value for row in shown.rows}
-        report["short"] = shown.failures()
+        report["shown"] = shown.json()["rows"]
     _print_report(prepared.system, report)
     if shown is not None:
         console.print(shown.text(), highlight=False, markup=False)

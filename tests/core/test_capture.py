@@ -323,3 +323,27 @@ def test_arguments_that_require_gradients_are_refused():
     captured = trine.capture(lambda x: x * 2)
     with pytest.raises(CaptureError, match="requires a gradient"):
         captured(x)
+
+
+def test_a_captured_step_needs_its_memory_once():
+    backend = "numba"
+    _, _, step = training(backend)
+    data = batches(backend, size=512)
+    pool = trine.get_backend(backend).allocator
+    pool.trim()
+    idle = pool.held_bytes
+    for batch in data[:3]:
+        step(*batch)
+    needed = pool.held_bytes - idle
+    assert needed > 500_000
+
+    _, _, step = training(backend)
+    pool.trim()
+    idle = pool.held_bytes
+    captured = trine.capture(step)
+    for batch in data:
+        captured(*batch)
+    assert captured.captured
+    assert pool.held_bytes - idle < 0.2 * needed  # the rest is the recording's
+    recording = captured._recorder._pool
+    assert recording.held_bytes < 1.3 * needed

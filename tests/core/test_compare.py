@@ -105,3 +105,23 @@ def test_not_a_number_is_a_difference(planted):
     planted("relu", nan_relu)
     result = compare_backends(nn.Sequential(nn.ReLU()), trine.ones(4, backend="numpy"))
     assert result.first.error == np.inf
+
+
+def test_differences_are_given_in_units_of_the_last_place(small, planted):
+    model, x, target = small
+    planted("relu", wrong_relu)
+    result = compare_backends(model, x, target, loss=F.cross_entropy)
+    first = result.first
+    # A thousandth is from 1e-3 2^23 units, just above a power of two, to twice as many below the next.
+    assert 8_300 < first.ulp < 16_900
+    assert f"({first.ulp:.0f} ulp)" in str(result)
+
+
+def test_every_layer_says_why_it_may_differ(small):
+    model, x, target = small
+    result = compare_backends(model, x, target, loss=F.cross_entropy)
+    why = {layer.name: layer.why for layer in result.layers}
+    assert why["0 (Linear)"] == "sums of products, added in another order"
+    assert why["3 (ReLU)"] == "only what came in"
+    assert why["gradient of 4.weight"] == "sums over the batch, in another order"
+    assert why["1 (Tanh)"] in str(result)
