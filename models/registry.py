@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 FAMILIES = (
     "activations",
+    "alexnet",
     "autoencoders",
     "backprop_by_hand",
     "bam",
@@ -33,16 +34,19 @@ FAMILIES = (
     "descent",
     "elman",
     "encoder_decoder",
+    "faster_rcnn",
     "formants",
     "fourier",
     "function_nets",
     "gan",
+    "googlenet",
     "gradients",
     "hebb",
     "hopfield",
     "hybrid",
     "independent_components",
     "lenet",
+    "lenet_1998",
     "little_demon",
     "lstm",
     "memory",
@@ -50,6 +54,7 @@ FAMILIES = (
     "principal_components",
     "rbm",
     "regression",
+    "segmentation",
     "signal_flow",
     "single_neuron",
     "text_cnn",
@@ -114,7 +119,10 @@ class System:
         """Return how many numbers the built model learns; 0 without a model."""
         if self.build is None:
             return 0
-        return sum(_size(p.shape) for p in self.build().parameters() if p.requires_grad)
+        init = importlib.import_module("trine.nn").init
+        with init.skipped():  # drawing a hundred million numbers takes seconds
+            model = self.build()
+        return sum(_size(p.shape) for p in model.parameters() if p.requires_grad)
 
     @property
     def data_name(self) -> str | None:

@@ -58,6 +58,12 @@ def run(
         with trine.no_grad():
             x = trine.tensor(samples, dtype=config["dtype"])
             out = model(x)
+            if not isinstance(out, trine.Tensor):
+                raise ValueError(
+                    f"[predict] expected a model that gives a row of scores for each input, but "
+                    f"{config['model']} gives {type(out).__name__}. Use trine.training.load_weights "
+                    "and its own methods."
+                )
             scores = F.softmax(out, dim=1).numpy() if out.ndim == 2 else out.numpy()
         for i, row in enumerate(scores):
             best = int(np.argmax(row))

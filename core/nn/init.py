@@ -8,6 +8,8 @@ too, so that a float32 and a float64 model start from the same weights up to rou
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal, TypeVar
 
 import numpy as np
@@ -33,6 +35,19 @@ GAINS = {
     "selu": 0.75,
 }
 
+_drawing = True
+
+
+@contextmanager
+def skipped() -> Iterator[None]:
+    """Draw nothing inside the block: parameters stay zero, be it to be counted or to be loaded."""
+    global _drawing  # noqa: PLW0603  read where numbers would be drawn
+    before, _drawing = _drawing, False
+    try:
+        yield
+    finally:
+        _drawing = before
+
 
 def _fill(tensor: T, values: npt.NDArray[np.float64]) -> T:
     backend = tensor.backend
@@ -43,6 +58,8 @@ def _fill(tensor: T, values: npt.NDArray[np.float64]) -> T:
 
 def uniform_(tensor: T, a: float = 0.0, b: float = 1.0) -> T:
     """Fill with values drawn evenly from [a, b)."""
+    if not _drawing:
+        return tensor
     key = random.default_generator().key(INIT_STREAM)
     draws = random.uniform(key, tensor.shape, float32).astype(float64)
     return _fill(tensor, a + (b - a) * draws)
@@ -50,6 +67,8 @@ def uniform_(tensor: T, a: float = 0.0, b: float = 1.0) -> T:
 
 def normal_(tensor: T, mean: float = 0.0, std: float = 1.0) -> T:
     """Fill with normal values."""
+    if not _drawing:
+        return tensor
     key = random.default_generator().key(INIT_STREAM)
     return _fill(tensor, mean + std * random.normal(key, tensor.shape, float64))
 

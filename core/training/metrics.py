@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import trine
 from trine.backends import Backend
@@ -10,16 +11,19 @@ from trine.dtypes import Array, float64
 from trine.errors import suggest
 from trine.tensor import Tensor
 
-Metric = Callable[[Tensor, Tensor], tuple[Tensor, int]]
+Metric = Callable[[Any, Tensor], tuple[Tensor, int]]
 """metric(output, target) -> (sum over samples, number of samples)."""
 
 
-def accuracy(output: Tensor, target: Tensor) -> tuple[Tensor, int]:
+def accuracy(output: Tensor | tuple[Tensor, ...], target: Tensor) -> tuple[Tensor, int]:
     """Count the samples whose class is right.
 
     output: (N, C) scores with target (N,) labels or (N, C) of which the largest counts; or one
     number a sample, right where it lies on the target's side of 1/2.
+    Of several outputs in a tuple the first counts: a net with auxiliary heads, say.
     """
+    if isinstance(output, tuple):
+        output = output[0]
     if output.ndim >= 2 and output.shape[1] > 1:
         predicted = output.argmax(1)
         labels = target.argmax(1) if target.shape == output.shape else target

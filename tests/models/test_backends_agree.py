@@ -15,7 +15,7 @@ STEPS = 10
 TOLERANCE = {"float32": 1e-4, "float64": 1e-10}
 LARGEST = 8
 """Samples a batch: the arithmetic is that of any batch, and numpy is slow."""
-TOO_LARGE = frozenset[str]()
+TOO_LARGE = frozenset({"alexnet", "alexnet-onetower", "googlenet", "googlenet-bn", "faster-rcnn"})
 """Systems that take minutes a step on a CPU; their small variants are compared."""
 
 
