@@ -244,11 +244,8 @@ class LaunchRecorder(Recorder):
         self, name: str, method: Callable[..., Any], args: tuple[Any, ...], named: dict[str, Any]
     ) -> Any:
         launches: list[Any] = []
-        copies = self._backend.counters.copies
         with self._backend.note_launches(launches):
             result = method(*args, **named)
-        # A kernel that got a copy of a transposed array would read the old copy in every replay.
-        copied = self._backend.counters.copies > copies
         if name == "to_numpy":
             self.refuse(READS)
             return result
@@ -260,11 +257,9 @@ class LaunchRecorder(Recorder):
             if not self._pool.lent(array):
                 self._made[id(_owner(array))] = _owner(array)
         changed = self._note_changes(name, args, named)
-        # A kernel was given a copy of a transposed array, say, which a launch would not renew.
-        copied = self._backend.counters.copies > copies
         if name in CONSTANT:
             self.recording.kept.extend(made)
-        elif launches and not copied and self._repeats_by_launches(name):
+        elif launches and self._repeats_by_launches(name):
             self._entries += launches
             self._keep([part for entry in launches for part in _parts(entry)], results)
         elif made or changed:
