@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -105,7 +106,7 @@ def explain(backend: str = "numpy", dtype: str = "float64") -> Explanation:
     p, t, alpha = np.array([[1.0, -2.0, 0.5]]), np.array([[1.0, -1.0]]), 0.1
     w = draw_normal("hebb weights", (2, 3))
     a = p @ w.T
-    forms = (
+    forms: tuple[tuple[str, dict[str, Any], npt.NDArray[np.float64]], ...] = (
         ("f(a) g(p)", {"supervised": False, "post": F.tanh, "pre": F.sign},
          np.tanh(a).T @ np.sign(p)),
         ("a p", {"supervised": False}, a.T @ p),
