@@ -154,7 +154,7 @@ def shows(model: SequenceClassifier, splits: Splits) -> Explanation:
     lr=3e-3,
     schedule="cosine",
     batch_size=50,
-    epochs=15,
+    epochs=30,
     expected={"test_accuracy": 0.95},
     shows=shows,
 )

@@ -154,7 +154,7 @@ def _register(name: str, kind: str, year: int, summary: str, expected: dict[str,
         lr=0.01,
         schedule="cosine",
         batch_size=50,
-        epochs=12,
+        epochs=20,
         expected=expected,
         shows=lambda model, splits: compare(name, model, splits),
     )(lambda: Recall(kind))
