@@ -30,7 +30,7 @@ def test_three_signals_are_unmixed(backend_name: str) -> None:
     optimizer = optim.SGD(model.parameters(), lr=system.lr)
     schedule = optim.CosineAnnealingLR(optimizer, system.epochs * len(loader))
     trainer = Trainer(
-        model, optimizer, unexplained, metrics=(), schedule=schedule, progress="none", strict=True
+        model, optimizer, unexplained, metrics=(), schedule=schedule, progress="none", capture="on"
     )
     summary = trainer.fit(loader, DataLoader(splits.test, 512), epochs=system.epochs)
     assert summary.test_loss < 0.02

@@ -37,7 +37,7 @@ def small_splits() -> Splits:
 def train(model: nn.Module, splits: Splits, lr: float, epochs: int, **options: float) -> None:
     trainer = Trainer(
         model, optim.SGD(model.parameters(), lr=lr, **options), half_squared_error,
-        metrics=(), progress="none", strict=True,
+        metrics=(), progress="none", strict=True, capture="on",
     )  # fmt: skip
     trainer.fit(DataLoader(splits.train, len(splits.train)), epochs=epochs)
 
