@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from typing import Any
 
 WIDTH, HEIGHT, GAP_X, GAP_Y, MARGIN = 150, 40, 24, 40, 20
 
 
-def graph_svg(title: str, nodes: Sequence[dict[str, Any]]) -> str:
+def graph_svg(title: str, nodes: Sequence[Mapping[str, Any]]) -> str:
     """Return recorded ops as an SVG file: each with its name, output shape and parameters.
 
     `nodes` come first to last, each with id, op, shape and inputs: ids of nodes, or names of leaves.
@@ -25,7 +25,7 @@ def graph_svg(title: str, nodes: Sequence[dict[str, Any]]) -> str:
     across = max((len(row) for row in rows), default=1)
     width = across * (WIDTH + GAP_X) + 2 * MARGIN
     height = len(rows) * (HEIGHT + GAP_Y) + 2 * MARGIN
-    corner = {
+    corner: dict[int, tuple[float, float]] = {
         number: (
             (width - len(row) * (WIDTH + GAP_X) + GAP_X) / 2 + place * (WIDTH + GAP_X),
             MARGIN + level * (HEIGHT + GAP_Y),
@@ -43,7 +43,7 @@ def graph_svg(title: str, nodes: Sequence[dict[str, Any]]) -> str:
 
 
 def _lines(
-    nodes: Sequence[dict[str, Any]], corner: dict[int, tuple[float, float]]
+    nodes: Sequence[Mapping[str, Any]], corner: Mapping[int, tuple[float, float]]
 ) -> Iterator[str]:
     for node in nodes:
         x, y = corner[node["id"]]
@@ -57,7 +57,7 @@ def _lines(
 
 
 def _boxes(
-    nodes: Sequence[dict[str, Any]], corner: dict[int, tuple[float, float]]
+    nodes: Sequence[Mapping[str, Any]], corner: Mapping[int, tuple[float, float]]
 ) -> Iterator[str]:
     for node in nodes:
         x, y = corner[node["id"]]
