@@ -53,6 +53,18 @@ def test_every_kernel_compiles_and_none_spills(nvrtc):
     )
 
 
+def test_tensor_kernels_are_left_to_architectures_that_have_them():
+    plain, tensor = "f<float, Small>", ("f<float, SmallTF32>", "f<float, SmallBF16>")
+    listed = cuda_gate.Source(Path("f.cu"), (), (plain, *tensor))
+    assert listed.on(75).expressions == (plain,)
+    assert listed.on(80) == listed
+    rows = [cuda_gate.Compiled("f.cu", plain, a, a, 0, 0, 0) for a in cuda_gate.ARCHITECTURES]
+    rows += [cuda_gate.Compiled("f.cu", tensor[0], a, a, 0, 0, 0) for a in (80, 90, 100)]
+    text = cuda_gate.page(rows, "13.0")
+    assert f"| `{plain}` | 75 80 90 100 |" in text
+    assert f"| `{tensor[0]}` | - 80 90 100 |" in text
+
+
 def test_each_kernel_is_reported(nvrtc, tmp_path, monkeypatch):
     monkeypatch.setattr(cuda_gate, "sources", lambda: [source(tmp_path, KERNEL)])
     found = list(cuda_gate.compile_all(nvrtc))
