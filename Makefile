@@ -5,19 +5,20 @@ BIN    := $(VENV)/bin
 
 # For the targets on a GPU. GPU_PYTHON names an interpreter that has trine, CuPy, pytest and, for the
 # benchmarks, PyTorch already; without it they are installed into an environment of their own.
-CUDA   ?= 13
+CUDA      ?= 13
 GPU_FLAGS ?=
+GPU_VENV  := .venv-gpu
 ifdef GPU_PYTHON
-GPU_READY :=
+GPU_READY   :=
 TORCH_READY :=
 else
-GPU_VENV   := .venv-gpu
-GPU_PYTHON := $(GPU_VENV)/bin/python
+GPU_PYTHON  := $(GPU_VENV)/bin/python
 GPU_READY   := $(GPU_VENV)/installed
 TORCH_READY := $(GPU_VENV)/torch
 endif
 
-.PHONY: train test lint dev op-matrix models gpu-test gpu-sanitize gpu-bench-kernels gpu-bench-steps
+.PHONY: train test lint dev op-matrix models docs \
+	gpu-test gpu-sanitize gpu-bench-kernels gpu-bench-steps
 
 train: $(VENV)/installed  ## train LeNet-5 on the shipped digits
 	$(BIN)/trine train lenet5
@@ -54,6 +55,9 @@ $(GPU_VENV)/installed: pyproject.toml
 $(GPU_VENV)/torch: $(GPU_VENV)/installed
 	$(GPU_VENV)/bin/pip install -q torch
 	touch $@
+
+docs: $(VENV)/installed  ## build the guide into site/
+	$(BIN)/mkdocs build --strict
 
 models: $(VENV)/installed  ## train every system and write the table of results anew
 	$(BIN)/python -m trine.bench.model_table --out docs/models.md --json models/measured.json
