@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import shutil
 import subprocess
@@ -87,8 +88,6 @@ def facts(cuda: Any) -> dict[str, Any]:
 
 
 def _versions() -> dict[str, str]:
-    import importlib.metadata  # noqa: PLC0415  beside its one use
-
     found = {}
     for name in ("torch", "triton"):
         try:
