@@ -305,7 +305,7 @@ def _launch(backend: Backend, spec: OpSpec, launcher: Launcher, call: dict[str, 
                     f"[{spec.name}] expected {name} to be contiguous, since it is changed in place, "
                     f"got strides {array.strides}. Pass a contiguous array."
                 )
-            call[name] = backend.xp.ascontiguousarray(array)
+            call[name] = backend.contiguous(array)
             backend.counters.copies += 1
     outputs: dict[str, Array] = {}
     if spec.outputs is not None:

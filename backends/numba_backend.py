@@ -60,6 +60,12 @@ class NumbaBackend(Backend):
         """Append what kernels launch inside the block."""
         return numba_kernels.note_launches(launches)
 
+    def contiguous(self, array: Array) -> Array:
+        """Return a copy with its elements in row-major order, as part of the kernel's launch."""
+        out = self.empty(array.shape, array.dtype)
+        jit.assign(out, array)
+        return out
+
     def array_entry(self, name: str, args: tuple[Any, ...], made: Sequence[Array]) -> Any:
         """Return a copy or a sum of whole arrays that can stand among launches."""
         if name == "assign" and replay.copyable(*args):
