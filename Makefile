@@ -3,13 +3,13 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: train test lint dev op-matrix models
+.PHONY: train test lint dev op-matrix models docs
 
 train: $(VENV)/installed  ## train LeNet-5 on the shipped digits
 	$(BIN)/trine train lenet5
 
 test: $(VENV)/installed  ## run the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(VENV)/installed  ## lint and format check (types: CONTRIBUTING.md)
 	$(BIN)/ruff check .
@@ -19,6 +19,9 @@ dev: $(VENV)/installed  ## make the environment for development
 
 op-matrix: $(VENV)/installed  ## write docs/op-matrix.md anew
 	$(BIN)/trine doctor --ops > docs/op-matrix.md
+
+docs: $(VENV)/installed  ## build the guide into site/
+	$(BIN)/mkdocs build --strict
 
 models: $(VENV)/installed  ## train every system and write the table of results anew
 	$(BIN)/python -m trine.bench.model_table --out docs/models.md --json models/measured.json

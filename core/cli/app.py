@@ -339,12 +339,16 @@ def gradcheck(
 def graph(
     name: SystemName,
     dot: Annotated[bool, typer.Option("--dot", help="Print Graphviz text instead.")] = False,
+    svg: Annotated[Path | None, typer.Option(help="Draw it into an SVG file as well.")] = None,
     json: JsonFlag = False,
 ) -> None:
-    """Show the recorded graph of a model's loss: ops, shapes and edges."""
+    """Show the recorded graph of a model's loss: ops, shapes and edges.
+
+    trine graph lenet5 --svg lenet5.svg
+    """
     from trine.cli import inspect as work
 
-    work.graph(name, dot=dot, json=json)
+    work.graph(name, dot=dot, svg=svg, json=json)
 
 
 @app.command()
