@@ -153,6 +153,10 @@ class Backend(
         """Return a function that repeats launches and what stands among them."""
         raise NotImplementedError(f"the {self.name} backend notes no launches")
 
+    def contiguous(self, array: Array) -> Array:
+        """Return a copy with its elements in row-major order, for a kernel that asks for it."""
+        return self.xp.ascontiguousarray(array)
+
     def before_launch(self) -> None:
         """Called before each kernel; a backend raises here if its kernels cannot run now."""
 

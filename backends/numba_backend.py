@@ -32,7 +32,7 @@ class NumbaBackend(Backend):
         threads.choose_layer()
         self._user_kernels: dict[Any, Callable[..., Any]] = {}
 
-    def make_launch(self, spec: OpSpec, entry: registry.Kernel) -> Callable[..., Any]:
+    def make_launch(self, spec: OpSpec, entry: registry.Kernel) -> Callable[..., None]:
         """Return a launch of the kernel, compiled here if a user wrote it in plain Python."""
         function: Any = self.kernel_function(entry)
         parameters = entry.parameters
@@ -61,10 +61,10 @@ class NumbaBackend(Backend):
         return numba_kernels.note_launches(launches)
 
     def contiguous(self, array: Array) -> Array:
-        """Return a copy with its elements in row-major order; a recorded step makes it anew."""
-        copy = np.empty(array.shape, array.dtype)
-        jit.assign(copy, array)
-        return copy
+        """Return a copy with its elements in row-major order, as part of the kernel's launch."""
+        out = self.empty(array.shape, array.dtype)
+        jit.assign(out, array)
+        return out
 
     def array_entry(self, name: str, args: tuple[Any, ...], made: Sequence[Array]) -> Any:
         """Return a copy or a sum of whole arrays that can stand among launches."""

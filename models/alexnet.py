@@ -16,6 +16,7 @@ from __future__ import annotations
 import trine
 import trine.functional as F
 from trine import nn
+from trine.models.desk import start_for_relu_
 from trine.models.large_images import BATCH, CLASSES, large_images, shows
 from trine.models.registry import system
 
@@ -49,7 +50,7 @@ def response_norm() -> nn.Module:
     data=large_images(227),
     loss=F.cross_entropy,
     optimizer="sgd",
-    lr=0.01,
+    lr=1e-3,
     optimizer_args={"momentum": 0.9, "weight_decay": 5e-4},
     batch_size=BATCH,
     epochs=1,
@@ -69,7 +70,7 @@ def two_groups(classes: int = CLASSES) -> AlexNet:
         nn.Linear(4096, 4096), nn.ReLU(), nn.Dropout(0.5),
         nn.Linear(4096, classes),
     )  # fmt: skip
-    return AlexNet(features, classifier)
+    return AlexNet(features, classifier).apply(start_for_relu_)
 
 
 @system(
@@ -81,7 +82,7 @@ def two_groups(classes: int = CLASSES) -> AlexNet:
     data=large_images(224),
     loss=F.cross_entropy,
     optimizer="sgd",
-    lr=0.01,
+    lr=1e-3,
     optimizer_args={"momentum": 0.9, "weight_decay": 5e-4},
     batch_size=BATCH,
     epochs=1,
@@ -102,7 +103,7 @@ def one_tower(classes: int = CLASSES) -> AlexNet:
         nn.Dropout(0.5), nn.Linear(4096, 4096), nn.ReLU(),
         nn.Linear(4096, classes),
     )  # fmt: skip
-    return AlexNet(features, classifier)
+    return AlexNet(features, classifier).apply(start_for_relu_)
 
 
 @system(
@@ -134,4 +135,4 @@ def small(classes: int = 10) -> AlexNet:
         nn.Linear(192, 192), nn.ReLU(), nn.Dropout(0.5),
         nn.Linear(192, classes),
     )  # fmt: skip
-    return AlexNet(features, classifier)
+    return AlexNet(features, classifier).apply(start_for_relu_)

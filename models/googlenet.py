@@ -20,6 +20,7 @@ from collections.abc import Mapping
 import trine
 import trine.functional as F
 from trine import nn
+from trine.models.desk import start_for_relu_
 from trine.models.large_images import BATCH, CLASSES, large_images, shows
 from trine.models.registry import system
 
@@ -223,7 +224,7 @@ def build_bn() -> GoogLeNet:
     data="digits",
     loss=cost_with_heads,
     optimizer="adam",
-    lr=3e-3,
+    lr=2e-3,
     schedule="cosine",
     batch_size=32,
     epochs=12,
@@ -241,4 +242,5 @@ def small(classes: int = 10) -> GoogLeNet:
     layers["inception4a"] = Inception(72, (32, 32, 48, 8, 16, 16))
     layers["inception4b"] = Inception(112, (40, 32, 56, 8, 16, 16))
     heads = {"inception4a": AuxiliaryHead(112, 32, nn.AvgPool2d(3, 2), 3, 64, classes)}
-    return GoogLeNet(layers, heads, 128, classes, dropout=0.2)
+    model = GoogLeNet(layers, heads, 128, classes, dropout=0.2)
+    return model.apply(start_for_relu_)

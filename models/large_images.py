@@ -19,7 +19,7 @@ from trine.models.explanation import Explanation
 from trine.models.shapes import shape_classes
 
 CLASSES = 1000
-TRAIN, TEST, BATCH = 144, 24, 8
+TRAIN, TEST, BATCH = 80, 16, 4
 
 
 def large_images(size: int) -> Callable[[], Splits]:

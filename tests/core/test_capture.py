@@ -425,3 +425,25 @@ def test_a_captured_step_needs_its_memory_once():
     assert pool.held_bytes - idle < 0.2 * needed  # the rest is the recording's
     recording = captured._recorder._pool
     assert recording.held_bytes < 1.3 * needed
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_arrays_that_a_kernel_needs_in_order_are_copied_at_every_replay(backend):
+    with trine.use(backend):
+        trine.seed(3)
+        left, right = nn.Conv2d(1, 4, 3), nn.Conv2d(1, 4, 3)
+        optimizer = optim.SGD([*left.parameters(), *right.parameters()], lr=0.1)
+
+    @trine.capture
+    def step(x, y):
+        optimizer.zero_grad()
+        # Both gradients that come back are parts of a larger array, repeated over each plane.
+        joined = trine.cat([left(x), right(x)], 1)
+        loss = F.cross_entropy(joined.mean((2, 3)), y)
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    for batch in batches(backend, classes=8, count=5):
+        step(*batch)  # a wrong replay raises CaptureError
+    assert step.replays == 2

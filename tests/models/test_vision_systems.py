@@ -39,13 +39,13 @@ def test_lenet_of_1998_reads_digits_within_a_point_of_todays() -> None:
 
 @pytest.mark.slow
 def test_segmentation_finds_regions() -> None:
-    run, _ = trained("segmentation", 6)
+    run, _ = trained("segmentation", 4)
     assert run.system.shows is not None
     assert run.system.shows(run.model, run.splits).failures() == []
 
 
 @pytest.mark.slow
 def test_the_detector_finds_shapes() -> None:
-    run, _ = trained("faster-rcnn-small", 6)
+    run, _ = trained("faster-rcnn-small", 3)
     assert run.system.shows is not None
     assert run.system.shows(run.model, run.splits).failures() == []
