@@ -108,7 +108,7 @@ def delta_sum(delta: tuple[Any, Any, int], out: Array) -> list[Launch]:
     *outer, columns = grad_out.shape
     rows = math.prod(outer)
     arguments = (grad_out, y, out, rows, columns, activation)
-    grid = blocks(columns, SUM_BLOCK[0])
+    grid = (-(-columns // SUM_BLOCK[0]),)  # the kernel has no loop over columns
     return [Launch(grid, SUM_BLOCK, arguments, function="delta_sum<{T}>", source=SOURCE)]
 
 
