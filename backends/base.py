@@ -141,6 +141,14 @@ class Backend(
         """Append what kernels launch inside the block; here nothing that could be repeated."""
         return nullcontext()
 
+    def array_entry(self, name: str, args: tuple[Any, ...], made: Sequence[Array]) -> Any:
+        """Return what stands for a plain call on arrays among launches; None if nothing does."""
+        return None
+
+    def compile_entries(self, entries: Sequence[Any]) -> Callable[[], None]:
+        """Return a function that repeats launches and what stands among them."""
+        raise NotImplementedError(f"the {self.name} backend notes no launches")
+
     def contiguous(self, array: Array) -> Array:
         """Return a copy with its elements in row-major order, for a kernel that asks for it."""
         return self.xp.ascontiguousarray(array)
