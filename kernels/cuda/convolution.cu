@@ -35,7 +35,21 @@ __global__ void __launch_bounds__(256, Shape::least_blocks) conv2d(
             if (row >= group_k) continue;
             const int channel = first_k + row;
             const T z = bias_k ? sum[i][j] + bias_k[channel] : sum[i][j];
-            out_nkpq[((long long)image * k + channel) * out_plane + in_plane] = activate(z, activation);
+            out_nkpq[((long long)image * k + channel) * out_plane + in_plane] = activate_if_short(z, activation);
+        }
+    }
+    if (!is_long(activation)) return;
+#pragma unroll 1
+    for (int j = 0; j < Shape::across; j++) {
+        const int pixel = place.column + Gemm::column(j);
+        if (pixel >= pixels) continue;
+        const int image = pixel / (p * q), in_plane = pixel % (p * q);
+#pragma unroll 1
+        for (int i = 0; i < Shape::down; i++) {
+            const int row = place.row + Gemm::row(i);
+            if (row >= group_k) continue;
+            T& z = out_nkpq[((long long)image * k + first_k + row) * out_plane + in_plane];
+            z = activate(z, activation);
         }
     }
 }

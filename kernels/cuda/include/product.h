@@ -38,7 +38,19 @@ __device__ __forceinline__ void product_block(
             const int column = place.column + Gemm::column(j);
             if (row < rows && column < columns)
                 out[(long long)row * columns + column] =
-                    activate(bias_n ? sum[i][j] + bias_n[column] : sum[i][j], activation);
+                    activate_if_short(bias_n ? sum[i][j] + bias_n[column] : sum[i][j], activation);
+        }
+    }
+    if (!is_long(activation)) return;
+#pragma unroll 1
+    for (int i = 0; i < Shape::down; i++) {
+        const int row = place.row + Gemm::row(i);
+#pragma unroll 1
+        for (int j = 0; j < Shape::across; j++) {
+            const int column = place.column + Gemm::column(j);
+            if (row >= rows || column >= columns) continue;
+            T& z = out[(long long)row * columns + column];
+            z = activate(z, activation);
         }
     }
 }
