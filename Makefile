@@ -3,13 +3,13 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: train test lint dev op-matrix models mutants
+.PHONY: train test lint dev op-matrix models mutants docs
 
 train: $(VENV)/installed  ## train LeNet-5 on the shipped digits
 	$(BIN)/trine train lenet5
 
 test: $(VENV)/installed  ## run the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(VENV)/installed  ## lint and format check (types: CONTRIBUTING.md)
 	$(BIN)/ruff check .
@@ -22,6 +22,9 @@ op-matrix: $(VENV)/installed  ## write docs/op-matrix.md anew
 
 mutants: $(VENV)/installed  ## plant a hundred faults in the CUDA kernels; the tests must find them
 	$(BIN)/python tests/kernels/cuda/mutation/run.py --seed 1 --count 100 --out bench/results/cuda-mutants.md
+
+docs: $(VENV)/installed  ## build the guide into site/
+	$(BIN)/mkdocs build --strict
 
 models: $(VENV)/installed  ## train every system and write the table of results anew
 	$(BIN)/python -m trine.bench.model_table --out docs/models.md --json models/measured.json

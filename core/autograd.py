@@ -70,6 +70,7 @@ def define(
 class _Mode(threading.local):
     enabled = True
     composed = False
+    watcher: Callable[..., None] | None = None
 
 
 _mode = _Mode()
@@ -111,6 +112,17 @@ def composed_ops() -> Iterator[None]:
         yield
     finally:
         _mode.composed = before
+
+
+@contextmanager
+def watching(callback: Callable[..., None]) -> Iterator[None]:
+    """Call `callback(op, inputs, attrs, results)` for each op that is recorded inside the block."""
+    before = _mode.watcher
+    _mode.watcher = callback
+    try:
+        yield
+    finally:
+        _mode.watcher = before
 
 
 class Meta(NamedTuple):
@@ -221,6 +233,8 @@ def _record(
         if floats[index]:
             result.requires_grad, result.node, result.index = True, node, index
     node.metas = metas
+    if _mode.watcher is not None:
+        _mode.watcher(op, inputs, attrs, results)
 
 
 def backward(

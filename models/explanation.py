@@ -7,15 +7,17 @@ tolerance of the element type where that is wider (float64: 1e-8 of the value; f
 
 from __future__ import annotations
 
-import html as html_text
 import math
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from trine.models.figures import Drawing, Figure
+
+if TYPE_CHECKING:
+    from trine.models.anatomy import Anatomy
 
 FLOAT32_TOLERANCE = 1e-6
 FLOAT64_TOLERANCE = 1e-8
@@ -59,12 +61,26 @@ class Row:
         too_low = self.relation != "<=" and above < -self.tolerance
         return not too_low and (self.relation == ">=" or above <= self.tolerance)
 
+    def text(self, dtype: str) -> str:
+        """Return the value with the digits that its dtype has."""
+        return f"{self.value:.10g}" if dtype == "float64" else f"{self.value:.7g}"
+
+    def judgement(self) -> str:
+        """Return in words how the value stands to its reference."""
+        if self.reference is None or self.tolerance is None:
+            return ""
+        shown = self.printed if self.printed is not None else f"{self.reference:.10g}"
+        if self.relation != "=":
+            return f"{self.relation} {shown}" if self.ok else f"NOT {self.relation} {shown}"
+        return f"{'=' if self.ok else 'DIFFERS FROM'} {shown} (tolerance {self.tolerance:.1g})"
+
 
 @dataclass
 class Explanation:
     """A worked example: equations, rows of numbers, matrices, notes and perhaps figures.
 
-    `figure` is its plot of curves; `drawings` holds other figures by name.
+    `figure` is its plot of curves; `drawings` holds other figures by name. `anatomies` are what a
+    model does, op by op, after so many training steps each; `sample` is the one that is shown.
     """
 
     name: str
@@ -78,6 +94,8 @@ class Explanation:
     notes: list[str] = field(default_factory=list)
     figure: Figure | None = None
     drawings: dict[str, Drawing] = field(default_factory=dict)
+    anatomies: list[tuple[int, Anatomy]] = field(default_factory=list)
+    sample: int = 0
 
     def show(self, symbol: str, formula: str, value: Any) -> None:
         """Add a number that has no reference."""
@@ -171,9 +189,7 @@ class Explanation:
         lines += [f"    {equation}" for equation in self.equations]
         if self.equations:
             lines.append("")
-        cells = [
-            (r.symbol, r.formula, _number(r.value, self.dtype), _judgement(r)) for r in self.rows
-        ]
+        cells = [(r.symbol, r.formula, r.text(self.dtype), r.judgement()) for r in self.rows]
         widths = [max((len(row[i]) for row in cells), default=0) for i in range(3)]
         for symbol, formula, value, judgement in cells:
             line = (
@@ -187,42 +203,18 @@ class Explanation:
         return "\n".join(lines)
 
     def html(self) -> str:
-        """Return it as one HTML page without scripts or outside files."""
-        e = html_text.escape
-        body = [f"<h1>{e(self.title)}</h1>"]
-        body.append(f"<p>{e(self.source)} · {e(self.backend)} · {e(self.dtype)}</p>")
-        if self.equations:
-            body.append("<pre>" + e("\n".join(self.equations)) + "</pre>")
-        if self.rows:
-            body.append("<table><tr><th>quantity<th>formula<th>value<th>reference</tr>")
-            for row in self.rows:
-                mark = "" if row.ok else ' class="wrong"'
-                body.append(
-                    f"<tr{mark}><td>{e(row.symbol)}<td>{e(row.formula)}"
-                    f"<td>{e(_number(row.value, self.dtype))}<td>{e(_judgement(row))}</tr>"
-                )
-            body.append("</table>")
-        for name, matrix in self.matrices.items():
-            body.append(f"<h2>{e(name)}</h2><pre>{e(_matrix(matrix))}</pre>")
-        body += [f"<p>{e(note)}</p>" for note in self.notes]
-        return _PAGE.format(title=e(self.title), body="\n".join(body))
+        """Return it as one HTML page that needs nothing from outside."""
+        from trine.models.explain_page import page  # noqa: PLC0415 (only where a page is asked for)
 
+        return page(self)
 
-_PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>
-body {{ font: 16px/1.5 system-ui, sans-serif }}
-body {{ max-width: 62rem; margin: 2rem auto; padding: 0 1rem }}
-pre, td {{ font-family: ui-monospace, monospace; font-size: 14px }} pre {{ overflow-x: auto }}
-table {{ border-collapse: collapse }} td, th {{ padding: .2rem .8rem; text-align: left }}
-tr:nth-child(even) {{ background: #f3f3f3 }} .wrong {{ background: #ffd5d5 }}
-</style></head><body>
-{body}
-</body></html>
-"""
+    def csv(self) -> str:
+        """Return every number as a table for a spreadsheet: the rows, or all of the anatomies."""
+        from trine.models.snapshots import as_csv, rows_as_csv  # noqa: PLC0415 (like the page)
 
-
-def _number(value: float, dtype: str) -> str:
-    return f"{value:.10g}" if dtype == "float64" else f"{value:.7g}"
+        if self.anatomies:
+            return as_csv(self.anatomies, self.sample)
+        return rows_as_csv(self.rows)
 
 
 def _failure(row: Row) -> str:
@@ -232,15 +224,6 @@ def _failure(row: Row) -> str:
         f"{row.symbol}: {row.value!r} differs from {row.reference!r} by more than"
         f" {row.tolerance:.3g}"
     )
-
-
-def _judgement(row: Row) -> str:
-    if row.reference is None or row.tolerance is None:
-        return ""
-    shown = row.printed if row.printed is not None else f"{row.reference:.10g}"
-    if row.relation != "=":
-        return f"{row.relation} {shown}" if row.ok else f"NOT {row.relation} {shown}"
-    return f"{'=' if row.ok else 'DIFFERS FROM'} {shown} (tolerance {row.tolerance:.1g})"
 
 
 def _matrix(matrix: npt.NDArray[Any]) -> str:

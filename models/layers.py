@@ -1,4 +1,4 @@
-"""A model explained layer by layer: shapes, sizes of signals and errors, gradients of parameters."""
+"""A model explained op by op: what it computes, how large signals and errors are, what it learns."""
 
 from __future__ import annotations
 
@@ -11,33 +11,17 @@ import numpy.typing as npt
 import trine
 import trine.functional as F
 from trine import nn
+from trine.models.anatomy import Part, record
 from trine.models.desk import values
 from trine.models.explanation import Explanation
+from trine.models.worked import formula
 
-FORMULAS = {
-    "Linear": "z = W a + b",
-    "Conv2d": "z_k = sum_c a_c * w_kc + b_k",
-    "ConvTranspose2d": "z = a spread by w, plus b",
-    "MaxPool2d": "maximum of each window",
-    "AvgPool2d": "mean of each window",
-    "AdaptiveAvgPool2d": "mean of each window",
-    "Flatten": "one row an example",
-    "ReLU": "a = max(0, z)",
-    "Sigmoid": "a = 1 / (1 + exp(-z))",
-    "Tanh": "a = tanh z",
-    "Softmax": "a_i = exp(z_i) / sum_j exp(z_j)",
-    "Dropout": "a random part set to 0",
-    "BatchNorm2d": "(z - mean) / sqrt(var + eps) * weight + bias",
-    "LayerNorm": "(z - mean) / sqrt(var + eps) * weight + bias",
-    "Embedding": "row of the table",
-    "LSTM": "c = f c + i g;  h = o tanh c",
-}
 SHOWN = 64
 """Matrices of up to so many elements are printed."""
 
 
-def _numbers(tensor: trine.Tensor) -> str:
-    return "x".join(str(size) for size in tensor.shape) or "scalar"
+def _numbers(shape: tuple[int, ...]) -> str:
+    return "x".join(str(size) for size in shape) or "scalar"
 
 
 def explain_model(
@@ -47,65 +31,48 @@ def explain_model(
     *,
     loss: Callable[..., trine.Tensor] | None = None,
     name: str = "model",
+    rate: float | None = None,
 ) -> Explanation:
-    """Run a model on x, and back from loss(output, y), and report on every layer.
+    """Run a model on x, and back from loss(output, y), and report on every op.
 
-    |a| is the Euclidean norm of a layer's output, |delta| that of dC/da there. Without y the
-    errors are left out. Gradients that the parameters had are replaced. The loss is cross-entropy
-    unless another is given.
+    |z| is the Euclidean norm of what an op gives out, |dC/dz| that of its error. The whole arrays
+    are in the result's `anatomies`, whose pages and tables show one sample. Without y the errors
+    are left out. Gradients that the parameters had are replaced. The loss is cross-entropy unless
+    another is given; `rate` is the eta of the step of gradient descent that is shown.
     """
     backend = next(iter(model.parameters())).backend.name
     x = x.to(backend)
-    note = Explanation(name, f"Layer by layer: {name}", "this run", backend, x.dtype.name)
-    layers = [(path or "model", m) for path, m in model.named_modules() if not list(m.children())]
-    seen: list[tuple[str, nn.Module, str, trine.Tensor]] = []
-
-    def record(path: str) -> Callable[..., None]:
-        def hook(module: nn.Module, args: tuple[Any, ...], result: Any) -> None:
-            out = result[0] if isinstance(result, tuple) else result
-            out.retain_grad()
-            seen.append((path, module, _numbers(args[0]), out))
-
-        return hook
-
-    handles = [module.register_forward_hook(record(path)) for path, module in layers]
-    was_training = model.training
-    model.eval()
-    try:
-        output = model(x)
-    finally:
-        model.train(was_training)
-        for handle in handles:
-            handle.remove()
+    target = None
     if y is not None:
-        target = y if isinstance(y, trine.Tensor) else trine.tensor(np.asarray(y))
-        model.zero_grad()
-        cost = (loss or F.cross_entropy)(output, target.to(backend))
-        cost.backward()
-        note.show("C", "cost", cost.item())
-    for path, module, shape, out in seen:
-        _layer(note, path, module, f"{shape} -> {_numbers(out)}", out)
-    for path, parameter in model.named_parameters():
-        note.show(f"|{path}|", f"{_numbers(parameter)} numbers", np.linalg.norm(values(parameter)))
-        if y is not None and parameter.grad is not None:
-            size = np.linalg.norm(values(parameter.grad))
+        target = (y if isinstance(y, trine.Tensor) else trine.tensor(np.asarray(y))).to(backend)
+    note = Explanation(name, f"Op by op: {name}", "this run", backend, x.dtype.name)
+    anatomy = record(model, x, target, loss=loss or F.cross_entropy, rate=rate)
+    note.anatomies = [(0, anatomy)]
+    if anatomy.cost is not None:
+        note.show("C", "cost", anatomy.cost)
+    for part in anatomy.parts:
+        _part(note, part)
+    for path, parameter in anatomy.weights.items():
+        note.show(f"|{path}|", f"{_numbers(parameter.shape)} numbers", np.linalg.norm(parameter))
+        if path in anatomy.grads:
+            size = np.linalg.norm(anatomy.grads[path])
             note.show(f"|dC/d{path}|", "over this input", size)
-    final = values(output)
-    if final.size <= SHOWN:
-        note.matrices["output"] = final
-    if y is not None and np.asarray(values(target)).size <= SHOWN:
+    if anatomy.output.size <= SHOWN:
+        note.matrices["output"] = anatomy.output
+    if target is not None and np.asarray(values(target)).size <= SHOWN:
         note.matrices["target"] = values(target)
     if y is None:
         note.notes.append("Backward was not run: there is no target.")
     return note
 
 
-def _layer(note: Explanation, path: str, module: nn.Module, shapes: str, out: trine.Tensor) -> None:
-    kind = type(module).__name__
-    formula = FORMULAS.get(kind, kind)
-    note.show(f"|a| {path}", f"{kind} {shapes}: {formula}", np.linalg.norm(values(out)))
-    if out.grad is not None:
-        note.show(f"|delta| {path}", "dC/da here", np.linalg.norm(values(out.grad)))
+def _part(note: Explanation, part: Part) -> None:
+    shapes = f"{_numbers(part.inputs[0].value.shape)} -> {_numbers(part.output.shape)}"
+    where = f"{part.path}: " if part.path else ""
+    size = np.linalg.norm(part.output)
+    note.show(f"|{part.symbol}|", f"{where}{part.op} {shapes}: {formula(part)}", size)
+    if part.delta is not None and part.symbol != "C":
+        note.show(f"|dC/d{part.symbol}|", "the error here", np.linalg.norm(part.delta))
 
 
 def explain(what: str | nn.Module, *args: Any, **options: Any) -> Explanation:

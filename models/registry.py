@@ -17,6 +17,7 @@ from trine.models.explanation import Explanation
 
 if TYPE_CHECKING:
     from trine.data import Splits
+    from trine.models.lesson import Pupil
     from trine.nn import Module
 
 FAMILIES = (
@@ -52,7 +53,7 @@ class System:
     `task` says how the model sees a data set, one of `--data` too: images as their own targets, say.
     `pretrain(model, splits)` goes before a new run's first step, layer-wise training, say.
     `shows(model, splits)` measures what the trained model is for; `trine train` prints it, and
-    saves its figures with `--plot`.
+    saves its figures with `--plot`. `pupil` makes the net of an example that has no `build`.
     """
 
     name: str
@@ -78,6 +79,7 @@ class System:
     task: Callable[[Splits], Splits] | None = None
     pretrain: Callable[[Module, Splits], None] | None = None
     shows: Callable[[Module, Splits], Explanation] | None = None
+    pupil: Callable[[], Pupil] | None = None
 
     @property
     def trainable(self) -> bool:

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import numpy as np
 
-from trine.models.desk import Desk, draw_normal, values
+import trine
+from trine import nn
+from trine.models.desk import Desk, draw_normal, half_squared_error, set_parameters, values
 from trine.models.explanation import Explanation
+from trine.models.lesson import Pupil
 from trine.models.registry import register
 
 SOURCE = "source notes 001"
 ETA = 0.5
 X = (0.3, -0.7)
 TARGET = 0.9
+SHAPES = {"1": (3, 2), "2": (2, 3), "3": (1, 2)}
+"""Of the weights of the three layers."""
 
 
 def explain(backend: str = "numpy", dtype: str = "float64") -> Explanation:
@@ -31,9 +36,8 @@ def explain(backend: str = "numpy", dtype: str = "float64") -> Explanation:
             "delta_k = dC/dz_k = -d_k f_k'(e_k),  C = 1/2 (t - y)^2",
         ],
     )
-    shapes = {"1": (3, 2), "2": (2, 3), "3": (1, 2)}
     weights = {k: desk.tensor(draw_normal(f"signal-flow {k}", s), grad=True)
-               for k, s in shapes.items()}  # fmt: skip
+               for k, s in SHAPES.items()}  # fmt: skip
     signal = desk.tensor(X).reshape(2, 1)
     outputs, sums = [signal], []
     for w in weights.values():
@@ -80,6 +84,32 @@ def explain(backend: str = "numpy", dtype: str = "float64") -> Explanation:
     return note
 
 
+class SignalFlow(nn.Module):
+    """Three layers of logistic units without biases, 2-3-2-1, with the example's weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(2, 3, bias=False)
+        self.second = nn.Linear(3, 2, bias=False)
+        self.third = nn.Linear(2, 1, bias=False)
+        for layer, (k, shape) in zip(self.layers(), SHAPES.items(), strict=True):
+            set_parameters(layer, weight=draw_normal(f"signal-flow {k}", shape))
+
+    def layers(self) -> tuple[nn.Linear, ...]:
+        """Return the three layers in order."""
+        return self.first, self.second, self.third
+
+    def forward(self, x: trine.Tensor) -> trine.Tensor:
+        for layer in self.layers():
+            x = layer(x).sigmoid()
+        return x
+
+
+def pupil() -> Pupil:
+    """Return the network with its one example."""
+    return Pupil(SignalFlow(), [X], [[TARGET]], half_squared_error, rate=ETA)
+
+
 register(
     name="signal-flow",
     family="worked example",
@@ -87,4 +117,5 @@ register(
     source=SOURCE,
     summary="signals forward, errors back through 2-3-2-1: two sign conventions, one update",
     explain=explain,
+    pupil=pupil,
 )

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from trine.models.desk import Desk, values
+import trine
+from trine import nn
+from trine.models.desk import Desk, set_parameters, values
 from trine.models.explanation import Explanation
+from trine.models.lesson import Pupil
 from trine.models.registry import register
 
 SOURCE = "source notes 002"
@@ -49,6 +52,28 @@ def explain(backend: str = "numpy", dtype: str = "float64") -> Explanation:
     return note
 
 
+class Neuron(nn.Module):
+    """y = s(w1 x1 + w2 x2 + b)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.neuron = nn.Linear(2, 1)
+        set_parameters(self, neuron__weight=[[W1, W2]], neuron__bias=[B])
+
+    def forward(self, x: trine.Tensor) -> trine.Tensor:
+        return self.neuron(x).sigmoid()
+
+
+def squared(output: trine.Tensor, target: trine.Tensor) -> trine.Tensor:
+    """Return C = (y - t)^2, without the half that others have."""
+    return ((output - target) ** 2).sum()
+
+
+def pupil() -> Pupil:
+    """Return the neuron with its one example."""
+    return Pupil(Neuron(), [[X1, X2]], [[TARGET]], squared, rate=0.5)
+
+
 register(
     name="single-neuron",
     family="worked example",
@@ -56,4 +81,5 @@ register(
     source=SOURCE,
     summary="the chain rule through one logistic neuron",
     explain=explain,
+    pupil=pupil,
 )

@@ -112,22 +112,13 @@ HEAVY = (
 )
 
 
-def test_importing_is_quick_and_light():
-    code = (
-        "import json, sys, time\n"
-        "start = time.perf_counter()\n"
-        "import trine\n"
-        "print(json.dumps([time.perf_counter() - start, sorted(sys.modules)]))"
-    )
-    times, loaded = [], []
-    for _ in range(3):
-        done = subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, check=True
-        )
-        seconds, loaded = json.loads(done.stdout)
-        times.append(seconds)
+def test_importing_is_light():
+    """How long it takes is in the benchmarks: bench/suite."""
+    code = "import json, sys, trine; print(json.dumps(sorted(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = json.loads(done.stdout)
+    assert "trine" in loaded
     assert not [m for m in loaded if m.split(".")[0] in HEAVY]
-    assert min(times) < 0.5, times
 
 
 @pytest.mark.parametrize("module", ["numba", "cupy"])

@@ -6,6 +6,9 @@ kernels use `trine bench`, which checks what it times and knows the machine's li
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -52,3 +55,9 @@ def test_dispatch(benchmark):
     x = np.ones(1, np.float32)
     benchmark.group = "overhead"
     benchmark(backend.relu, x)
+
+
+def test_import(benchmark):
+    """Time a process that imports trine and nothing else."""
+    benchmark.group = "overhead"
+    benchmark(lambda: subprocess.run([sys.executable, "-c", "import trine"], check=True))

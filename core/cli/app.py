@@ -251,9 +251,12 @@ def explain(
         str | None,
         typer.Argument(metavar="EXAMPLE|RUN", help="A worked example, or the folder of a run."),
     ] = None,
-    sample: Annotated[int, typer.Option(min=0, help="Which test sample of a run.")] = 0,
+    sample: Annotated[
+        int, typer.Option(min=0, help="Which test sample of a run, or sample of a lesson.")
+    ] = 0,
     step: Annotated[int | None, typer.Option(min=0, help="Training steps of an example.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write a page as well.")] = None,
+    csv: Annotated[Path | None, typer.Option(help="Write the numbers for a spreadsheet.")] = None,
     list_: Annotated[bool, typer.Option("--list", help="List the worked examples.")] = False,
     backend: BackendFlag = BackendChoice.auto,
     device: DeviceFlag = 0,
@@ -273,6 +276,7 @@ def explain(
         sample=sample,
         step=step,
         html=html,
+        csv=csv,
         list_examples=list_,
         backend=backend.value,
         device=device,
@@ -335,12 +339,16 @@ def gradcheck(
 def graph(
     name: SystemName,
     dot: Annotated[bool, typer.Option("--dot", help="Print Graphviz text instead.")] = False,
+    svg: Annotated[Path | None, typer.Option(help="Draw it into an SVG file as well.")] = None,
     json: JsonFlag = False,
 ) -> None:
-    """Show the recorded graph of a model's loss: ops, shapes and edges."""
+    """Show the recorded graph of a model's loss: ops, shapes and edges.
+
+    trine graph lenet5 --svg lenet5.svg
+    """
     from trine.cli import inspect as work
 
-    work.graph(name, dot=dot, json=json)
+    work.graph(name, dot=dot, svg=svg, json=json)
 
 
 @app.command()

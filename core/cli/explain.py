@@ -10,8 +10,14 @@ import numpy as np
 import trine
 from trine import atomic, models
 from trine.cli import setup
+from trine.cli.anatomy_view import show_anatomy
 from trine.cli.output import console, emit_json, notes, table
 from trine.cli.predict import load_run
+from trine.models.explanation import Explanation
+from trine.models.lesson import lesson_of
+
+PAGE_STEPS = 20
+"""Training steps of an example's page, unless others are asked for."""
 
 
 def run(
@@ -20,6 +26,7 @@ def run(
     sample: int,
     step: int | None,
     html: Path | None,
+    csv: Path | None,
     list_examples: bool,
     backend: str,
     device: int,
@@ -32,12 +39,14 @@ def run(
         return
     if Path(target).is_dir():
         _explain_run(
-            Path(target), sample=sample, html=html, backend=backend, device=device, json=json
-        )
+            Path(target), sample=sample, html=html, csv=csv, backend=backend, device=device,
+            json=json,
+        )  # fmt: skip
         return
     _explain_example(
-        target, step=step, html=html, backend=backend, device=device, dtype=dtype, json=json
-    )
+        target, sample=sample, step=step, html=html, csv=csv, backend=backend, device=device,
+        dtype=dtype, json=json,
+    )  # fmt: skip
 
 
 def _list(*, json: bool) -> None:
@@ -54,8 +63,10 @@ def _list(*, json: bool) -> None:
 def _explain_example(
     name: str,
     *,
+    sample: int,
     step: int | None,
     html: Path | None,
+    csv: Path | None,
     backend: str,
     device: int,
     dtype: str,
@@ -70,27 +81,29 @@ def _explain_example(
         )
     chosen, _ = setup.choose_backend(backend, device, 0)
     options = {}
-    if step is not None:
-        if "step" not in inspect.signature(system.explain).parameters:
-            raise ValueError(
-                f"[explain] expected an example that has steps, got {name!r}. Leave out --step."
-            )
+    if step is not None and "step" in inspect.signature(system.explain).parameters:
         options["step"] = step
     explanation = system.explain(backend=chosen.name, dtype=dtype, **options)
-    if html is not None:
-        atomic.write_text(html, explanation.html())
-        notes.print(f"page: {html}", highlight=False)
-    if json:
-        emit_json(explanation.json())
-    else:
-        console.print(explanation.text(), highlight=False, markup=False)
+    steps = step if step is not None else PAGE_STEPS
+    explanation.anatomies = lesson_of(system, chosen.name, dtype, steps)
+    if step is not None and not explanation.anatomies:
+        raise ValueError(
+            f"[explain] expected an example that is trained in steps, got {name!r}. Leave out --step."
+        )
+    if explanation.anatomies and not explanation.anatomies[0][1].parts[0].has(sample):
+        raise ValueError(
+            f"[explain] expected a sample of the lesson, got {sample}. Try --sample 0."
+        )
+    explanation.sample = sample
+    _present(explanation, html, csv, json=json)
     if not explanation.ok:
         raise SystemExit(1)
 
 
 def _explain_run(
-    folder: Path, *, sample: int, html: Path | None, backend: str, device: int, json: bool
-) -> None:
+    folder: Path, *, sample: int, html: Path | None, csv: Path | None, backend: str, device: int,
+    json: bool,
+) -> None:  # fmt: skip
     model, config = load_run(folder, backend, device)
     system = models.get(config["model"])
     named = isinstance(config["data"], str) and config["data"] != "made"
@@ -102,12 +115,23 @@ def _explain_run(
     x, label = splits.test.x[sample : sample + 1], splits.test.y[sample : sample + 1]
     explanation = models.explain_model(
         model, trine.tensor(x, dtype=config["dtype"]), np.asarray(label), loss=system.loss,
-        name=f"{config['model']}, test sample {sample}",
+        name=f"{config['model']}, test sample {sample}", rate=config.get("lr"),
     )  # fmt: skip
+    _present(explanation, html, csv, json=json)
+
+
+def _present(explanation: Explanation, html: Path | None, csv: Path | None, *, json: bool) -> None:
+    """Write the files that are asked for and print the rest."""
     if html is not None:
         atomic.write_text(html, explanation.html())
         notes.print(f"page: {html}", highlight=False)
+    if csv is not None:
+        atomic.write_text(csv, explanation.csv())
+        notes.print(f"table: {csv}", highlight=False)
     if json:
         emit_json(explanation.json())
-    else:
-        console.print(explanation.text(), highlight=False, markup=False)
+        return
+    console.print(explanation.text(), highlight=False, markup=False)
+    if explanation.anatomies:
+        step, anatomy = explanation.anatomies[-1]
+        show_anatomy(console, step, anatomy, explanation.sample)

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 
 import trine
-from trine import nn
+from trine import atomic, nn
 from trine.autograd import Node
 from trine.cli import setup
-from trine.cli.output import console, emit_json, table
+from trine.cli.graph_svg import graph_svg
+from trine.cli.output import console, emit_json, notes, table
 from trine.cli.train import load_splits, trainable_system
 from trine.models.registry import System
 
@@ -124,7 +125,7 @@ def compare(
         raise SystemExit(1)
 
 
-def graph(name: str, *, dot: bool, json: bool) -> None:
+def graph(name: str, *, dot: bool, svg: Path | None, json: bool) -> None:
     """Show the graph that a model's loss records."""
     system = trainable_system(name)
     with trine.use("numpy"):
@@ -135,6 +136,9 @@ def graph(name: str, *, dot: bool, json: bool) -> None:
         loss = system.loss(model(x), target)
     names = {id(p): path for path, p in model.named_parameters()}
     nodes = trace(loss, names)
+    if svg is not None:
+        atomic.write_text(svg, graph_svg(f"{name}: the recorded ops of its loss", nodes))
+        notes.print(f"drawing: {svg}", highlight=False)
     if json:
         emit_json(nodes)
     elif dot:

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -215,6 +216,19 @@ def test_graph_shows_the_recorded_ops():
     assert "linear" in ops
     assert ops[-1] == "cross_entropy"
     assert invoke("graph", "mlp", "--dot").stdout.startswith("digraph {")
+
+
+def test_graph_is_drawn(tmp_path):
+    file = tmp_path / "lenet5.svg"
+    nodes = last_json(invoke("graph", "lenet5", "--svg", str(file), "--json"))
+    drawing = ElementTree.parse(file).getroot()
+    tags = [element.tag.rpartition("}")[2] for element in drawing.iter()]
+    assert tags.count("rect") == len(nodes)
+    assert tags.count("line") == sum(isinstance(i, int) for n in nodes for i in n["inputs"])
+    boxes = [element.text for element in drawing.iter() if element.tag.endswith("}text")]
+    assert boxes[::2] == [node["op"] for node in nodes]
+    leaves = [g[0].text for g in drawing if g.tag.endswith("}g")]
+    assert "0.weight, 0.bias" in leaves[0]
 
 
 def test_check_and_bench_one_op(tmp_path):

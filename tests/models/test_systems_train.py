@@ -142,8 +142,8 @@ def test_lenet5_layers_have_the_papers_sizes() -> None:
         explanation = models.explain_model(
             model, trine.tensor(np.zeros((2, 1, 28, 28), dtype=np.float32)), np.array([3, 5])
         )
-    shapes = [row.formula for row in explanation.rows if row.symbol.startswith("|a|")]
-    assert shapes[0].startswith("Conv2d 2x1x28x28 -> 2x6x28x28")
-    assert shapes[5].startswith("MaxPool2d 2x16x10x10 -> 2x16x5x5")
-    assert shapes[-1].startswith("Linear 2x84 -> 2x10")
+    shapes = {row.symbol: row.formula for row in explanation.rows}
+    assert shapes["|z1|"].startswith("0 (Conv2d): conv2d 2x1x28x28 -> 2x6x28x28: z1[k,i,j] = sum")
+    assert shapes["|p2|"].startswith("5 (MaxPool2d): max_pool2d 2x16x10x10 -> 2x16x5x5")
+    assert shapes["|z5|"].startswith("11 (Linear): linear 2x84 -> 2x10: z5 = W5 a4 + b5")
     assert any(row.symbol == "|dC/d0.weight|" for row in explanation.rows)

@@ -12,7 +12,7 @@ import types as _types
 
 import numpy as _numpy
 
-from . import _routines, cuda
+from . import _asking, _choosing, _creation, _products, _reducing, _shaping, cuda
 from ._array import ndarray
 from ._memory import get_default_memory_pool, get_default_pinned_memory_pool
 from ._raw import RawKernel, RawModule
@@ -31,12 +31,14 @@ __all__ = [
     "ufunc",
 ]
 
-# The allow-list: the functions of `_routines`, the ufuncs, and the types and constants of NumPy.
+# The allow-list: the functions of these modules, the ufuncs, and the types and constants of NumPy.
+_routines = (_asking, _choosing, _creation, _products, _reducing, _shaping)
 _listed: dict[str, object] = {
     name: value
-    for name, value in vars(_routines).items()
+    for module in _routines
+    for name, value in vars(module).items()
     if isinstance(value, _types.FunctionType)
-    and value.__module__ == _routines.__name__
+    and value.__module__ == module.__name__
     and not name.startswith("_")
 }
 _listed |= _UFUNCS

@@ -1,0 +1,139 @@
+"""The numbers of an anatomy by name, as a table for spreadsheets and as steps of a page's slider."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from trine.models.anatomy import Anatomy, Part
+from trine.models.lstm_steps import lstm_steps
+from trine.models.worked import slope, worked
+
+Array = npt.NDArray[Any]
+
+SMALL = 64
+"""Quantities of up to so many numbers are given whole, larger ones as a summary."""
+BINS = 16
+SUMMARY = ("norm", "smallest", "largest")
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """One array with the symbol that formulas give it."""
+
+    symbol: str
+    meaning: str
+    value: Array
+
+    @property
+    def small(self) -> bool:
+        """Whether it is given whole."""
+        return self.value.size <= SMALL
+
+    def summary(self) -> list[float]:
+        """Return Euclidean norm, smallest and largest value."""
+        flat = np.asarray(self.value, dtype=np.float64).ravel()
+        if not flat.size:
+            return [0.0, 0.0, 0.0]
+        return [float(np.linalg.norm(flat)), float(flat.min()), float(flat.max())]
+
+    def histogram(self) -> list[int]:
+        """Return how many values lie in each of BINS parts between the smallest and the largest."""
+        flat = np.asarray(self.value, dtype=np.float64).ravel()
+        counts, _ = np.histogram(flat[np.isfinite(flat)], bins=BINS)
+        return [int(n) for n in counts]
+
+
+def quantities(part: Part, anatomy: Anatomy, sample: int) -> Iterator[Quantity]:
+    """Yield what there is to see of an op: output, slope, error, weights, gradients, new weights."""
+    if part.has(sample):
+        yield Quantity(part.symbol, "output", part.of(part.output, sample))
+    elif not part.output.ndim:
+        yield Quantity(part.symbol, "cost", part.output.reshape(1))
+    steep = slope(part)
+    if steep is not None and part.has(sample):
+        yield Quantity(f"act'({part.inputs[0].symbol})", "slope", part.of(steep, sample))
+    if part.delta is not None and part.has(sample):
+        yield Quantity(f"dC/d{part.symbol}", "error", part.of(part.delta, sample))
+    if part.op == "lstm":
+        for name, rows in lstm_steps(part, sample).items():
+            yield Quantity(name, f"a row a time step, the first {rows.shape[1]} units", rows)
+    for operand in part.parameters:
+        assert operand.parameter is not None  # these are the learned ones
+        path, symbol = operand.parameter, operand.symbol
+        yield Quantity(symbol, path, operand.value)
+        if path in anatomy.grads:
+            yield Quantity(f"dC/d{symbol}", f"gradient of {path}", anatomy.grads[path])
+        new = anatomy.updated(path)
+        if new is not None:
+            yield Quantity(f"{symbol}'", f"{path} after a step", new)
+
+
+def snapshot(anatomy: Anatomy, sample: int) -> dict[str, Any]:
+    """Return an anatomy's numbers for the page's script: whole, summaries, bars, worked lines."""
+    whole: dict[str, list[float]] = {}
+    bars: dict[str, list[int]] = {}
+    lines: list[list[str]] = []
+    for part in anatomy.parts:
+        for quantity in quantities(part, anatomy, sample):
+            if quantity.small:
+                whole[quantity.symbol] = _plain(quantity.value)
+            else:
+                whole[f"|{quantity.symbol}|"] = _plain(np.array(quantity.summary()))
+                bars[quantity.symbol] = quantity.histogram()
+        lines.append(worked(part, sample))
+    if anatomy.parts:
+        x = anatomy.parts[0].inputs[0].value
+        if x.ndim > 1 and x[sample].size <= SMALL:
+            whole["a0"] = _plain(x[sample])
+    if anatomy.cost is not None:
+        whole["cost"] = [anatomy.cost]
+    return {"q": whole, "h": bars, "w": lines}
+
+
+def _plain(values: Array) -> list[float]:
+    return [float(f"{float(v):.10g}") for v in np.asarray(values).ravel()]
+
+
+def as_csv(anatomies: Sequence[tuple[int, Anatomy]], sample: int) -> str:
+    """Return all small quantities and the summaries of large ones, one number a line.
+
+    Columns: step, layer, module, quantity, meaning, index, value.
+    """
+    text = io.StringIO()
+    write = csv.writer(text, lineterminator="\n").writerow
+    write(("step", "layer", "module", "quantity", "meaning", "index", "value"))
+    for step, anatomy in anatomies:
+        for part in anatomy.parts:
+            for quantity in quantities(part, anatomy, sample):
+                head = (step, part.layer, part.path, quantity.symbol, quantity.meaning)
+                if quantity.small:
+                    for index, value in np.ndenumerate(quantity.value):
+                        write((*head, " ".join(str(i + 1) for i in index), repr(float(value))))
+                else:
+                    for name, value in zip(SUMMARY, quantity.summary(), strict=True):
+                        write((*head, name, repr(value)))
+    return text.getvalue()
+
+
+def rows_as_csv(rows: Sequence[Any]) -> str:
+    """Return an explanation's rows: quantity, formula, value, reference."""
+    text = io.StringIO()
+    write = csv.writer(text, lineterminator="\n").writerow
+    write(("quantity", "formula", "value", "reference"))
+    for row in rows:
+        write(
+            (
+                row.symbol,
+                row.formula,
+                repr(row.value),
+                "" if row.reference is None else repr(row.reference),
+            )
+        )
+    return text.getvalue()
