@@ -139,7 +139,7 @@ def test_ten_mutants_are_caught(scratch):
         sys.executable,
         str(HERE / "run.py"),
         "--seed",
-        "7",
+        "1",
         "--count",
         "10",
         "--skip-explained",
