@@ -22,6 +22,7 @@ import hashlib
 import threading
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -62,6 +63,19 @@ def capture(step: Step | None = None, *, fallback: bool = False) -> Any:
     return CapturedStep(step, fallback)
 
 
+KINDS = 2
+"""Kinds of calls that may be on their way to a recording: those of whole batches and of a last one."""
+
+
+@dataclass
+class Warming:
+    """Calls of one kind before the one that is recorded."""
+
+    kind: Kind
+    recorder: Recorder
+    calls: int = 0
+
+
 class CapturedStep:
     """A step that is recorded and replayed; calls take and return what the step's own do.
 
@@ -89,9 +103,9 @@ class CapturedStep:
         functools.update_wrapper(self, step, updated=())
 
     def _forget(self) -> None:
+        self._warming: dict[Any, Warming] = {}
         self._kind: Kind | None = None
         self._recorder: Recorder | None = None
-        self._warmed = 0
         self._recording: Recording | None = None
         self._verified = False
 
@@ -128,17 +142,22 @@ class CapturedStep:
         return self._results()
 
     def _begin(self, args: tuple[Any, ...], backend: Backend, kind: Kind) -> Any:
-        """Do the step as it stands, or, the second time, while it is recorded."""
+        """Do the step as it stands, or, when its kind was done often enough, while it is recorded."""
         if any(isinstance(a, Tensor) and a.requires_grad for a in args):
             self._refuse("an argument requires a gradient")
             return self.step(*args)
-        if kind != self._kind or self._recorder is None:
+        started = self._warming.get(kind.call)
+        if started is None or started.kind != kind:
+            self._warming.pop(kind.call, None)
+            if len(self._warming) == KINDS:
+                del self._warming[next(iter(self._warming))]
+            started = self._warming[kind.call] = Warming(kind, backend.recorder())
+        if started.calls == started.recorder.WARM_CALLS:
             self._forget()
-            self._kind, self._recorder = kind, backend.recorder()
-        if self._warmed == self._recorder.WARM_CALLS:
-            return self._record(args, backend, self._recorder)
-        self._warmed += 1
-        with self._recorder.warming():
+            self._kind, self._recorder = kind, started.recorder
+            return self._record(args, backend, started.recorder)
+        started.calls += 1
+        with started.recorder.warming():
             result = self.step(*args)
         return _own(result)
 

@@ -447,3 +447,17 @@ def test_arrays_that_a_kernel_needs_in_order_are_copied_at_every_replay(backend)
     for batch in batches(backend, classes=8, count=5):
         step(*batch)  # a wrong replay raises CaptureError
     assert step.replays == 2
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_epochs_of_one_whole_and_one_smaller_batch_are_captured(backend):
+    """Another shape in between does not start the wait for the recording anew."""
+    _, _, step = training(backend)
+    whole = batches(backend, count=6)
+    smaller = batches(backend, count=6, size=BATCH // 2)
+    plain = [step(*batch).item() for pair in zip(whole, smaller, strict=True) for batch in pair]
+    _, _, step = training(backend)
+    captured = trine.capture(step)
+    found = [captured(*batch).item() for pair in zip(whole, smaller, strict=True) for batch in pair]
+    assert found == plain
+    assert captured.replays > 0
