@@ -32,7 +32,7 @@ class NumbaBackend(Backend):
         threads.choose_layer()
         self._user_kernels: dict[Any, Callable[..., Any]] = {}
 
-    def make_launch(self, spec: OpSpec, entry: registry.Kernel) -> Callable[..., None]:
+    def make_launch(self, spec: OpSpec, entry: registry.Kernel) -> Callable[..., Any]:
         """Return a launch of the kernel, compiled here if a user wrote it in plain Python."""
         function: Any = self.kernel_function(entry)
         parameters = entry.parameters

@@ -121,6 +121,8 @@ def test_compiling_is_announced_only_when_it_takes_long():
 class Compiler:
     """A backend that says how long it compiled."""
 
+    precision = "fp32"
+
     def __init__(self, counters):
         self.counters = counters
         self.total = 1.0
