@@ -73,7 +73,7 @@ def measure(system: System, backend: str) -> Measured:
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)}: {done.stderr[-2000:]}")
     report = json_module.loads(done.stdout.strip().splitlines()[-1])
-    results = list(_results(system, report))
+    results = list(_results(system, report)) or [f"test loss {report['test_loss']:.3g}"]
     short = [row for row in report.get("shown", report.get("rows", [])) if not row["ok"]]
     return Measured(
         name=system.name,
@@ -127,6 +127,7 @@ def page(rows: list[Measured], command: str) -> str:
     ]
     for row in rows:
         result = row.result + (f" **short: {row.short}**" if row.short else "")
+        result = result.replace("|", "\\|")  # a bar would end the cell
         lines.append(
             f"| `{row.name}` | {row.family} | {row.parameters or ''} "
             f"| {row.data} {row.data_hash[:8]} | {row.backend} "
