@@ -34,8 +34,10 @@ dev: $(VENV)/installed  ## make the environment for development
 op-matrix: $(VENV)/installed  ## write docs/op-matrix.md anew
 	$(BIN)/trine doctor --ops > docs/op-matrix.md
 
-docs: $(VENV)/installed  ## build the guide into site/
-	$(BIN)/mkdocs build --strict
+docs:  ## build the guide into site/, from an installed copy: its tools cannot read an editable one
+	$(PYTHON) -m venv .venv-docs
+	.venv-docs/bin/pip install -q ".[docs]"
+	.venv-docs/bin/mkdocs build --strict
 
 gpu-test: $(GPU_READY)  ## the tests that need a GPU; table in bench/results/gpu-tests.md
 	$(GPU_PYTHON) -m trine.bench.gpu.tests $(GPU_FLAGS)
