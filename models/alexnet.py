@@ -13,6 +13,8 @@ and no LRN, 61,100,840 parameters under torchvision's names.
 
 from __future__ import annotations
 
+from typing import Any
+
 import trine
 import trine.functional as F
 from trine import nn
@@ -41,6 +43,17 @@ def response_norm() -> nn.Module:
     return nn.LocalResponseNorm(5, alpha=5 * 1e-4, beta=0.75, k=2.0)
 
 
+FULL_SIZE: dict[str, Any] = {
+    "loss": F.cross_entropy,
+    "optimizer": "sgd",
+    "lr": 1e-3,
+    "optimizer_args": {"momentum": 0.9, "weight_decay": 5e-4},
+    "batch_size": BATCH,
+    "epochs": 1,
+}
+"""How the nets of the papers' sizes are trained: a few steps, to show that they do."""
+
+
 @system(
     "alexnet",
     family="convolutional",
@@ -48,12 +61,7 @@ def response_norm() -> nn.Module:
     source=SOURCE,
     summary="two groups and LRN, 60,965,224 parameters; a few steps on made 227x227 pictures",
     data=large_images(227),
-    loss=F.cross_entropy,
-    optimizer="sgd",
-    lr=1e-3,
-    optimizer_args={"momentum": 0.9, "weight_decay": 5e-4},
-    batch_size=BATCH,
-    epochs=1,
+    **FULL_SIZE,
     shows=shows("alexnet", 60_965_224),
 )
 def two_groups(classes: int = CLASSES) -> AlexNet:
@@ -80,12 +88,7 @@ def two_groups(classes: int = CLASSES) -> AlexNet:
     source="source notes 001; Krizhevsky, One weird trick, 2014; torchvision's alexnet",
     summary="one tower, 61,100,840 parameters; a few steps on made 224x224 pictures",
     data=large_images(224),
-    loss=F.cross_entropy,
-    optimizer="sgd",
-    lr=1e-3,
-    optimizer_args={"momentum": 0.9, "weight_decay": 5e-4},
-    batch_size=BATCH,
-    epochs=1,
+    **FULL_SIZE,
     shows=shows("alexnet-onetower", 61_100_840),
 )
 def one_tower(classes: int = CLASSES) -> AlexNet:

@@ -102,10 +102,6 @@ class Anatomy:
             return None
         return self.weights[path] - self.rate * self.grads[path]
 
-    def delta_of(self, symbol: str) -> Array | None:
-        """Return the derivative of the cost by a quantity."""
-        return next((part.delta for part in self.parts if part.symbol == symbol), None)
-
 
 class _Watcher:
     """Collects ops while a model runs; keeps their tensors, so that identities stay theirs."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import trine
 import trine.functional as F
@@ -99,21 +100,27 @@ def shows(model: nn.Module, splits: Splits) -> Explanation:
     return note
 
 
+COMMON: dict[str, Any] = {
+    "family": "language",
+    "data": "austen",
+    "task": word_contexts,
+    "loss": F.cross_entropy,
+    "optimizer": "adam",
+    "lr": 3e-3,
+    "schedule": "cosine",
+    "batch_size": 256,
+    "epochs": 6,
+    "shows": shows,
+}
+"""Both are trained and judged alike, so that their figures can be compared."""
+
+
 @system(
     "nnlm",
-    family="language",
+    **COMMON,
     year=2003,
     source="source notes 001; Bengio et al., A neural probabilistic language model",
     summary="the next of 1500 words from the embeddings of four, against Kneser-Ney",
-    data="austen",
-    task=word_contexts,
-    loss=F.cross_entropy,
-    optimizer="adam",
-    lr=3e-3,
-    schedule="cosine",
-    batch_size=256,
-    epochs=6,
-    shows=shows,
 )
 def build_nnlm() -> NNLM:
     """Return 64 numbers a word, 96 hidden units: 266,172 parameters."""
@@ -122,20 +129,11 @@ def build_nnlm() -> NNLM:
 
 @system(
     "word-embedding",
-    family="language",
+    **COMMON,
     year=2007,
     source="source notes 001; Mnih and Hinton, Three new graphical models for statistical language "
     "modelling",
     summary="words as 64 numbers that predict the next word's, with their nearest neighbours",
-    data="austen",
-    task=word_contexts,
-    loss=F.cross_entropy,
-    optimizer="adam",
-    lr=3e-3,
-    schedule="cosine",
-    batch_size=256,
-    epochs=6,
-    shows=shows,
 )
 def build_word_embedding() -> LogBilinear:
     """Return a log-bilinear model of 64 numbers a word: 113,884 parameters."""
