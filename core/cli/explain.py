@@ -83,7 +83,8 @@ def _explain_example(
     if step is not None and "step" in inspect.signature(system.explain).parameters:
         options["step"] = step
     explanation = system.explain(backend=chosen.name, dtype=dtype, **options)
-    steps = step if step is not None else PAGE_STEPS
+    files = html is not None or csv is not None  # a terminal shows one step only: the first
+    steps = step if step is not None else PAGE_STEPS if files else 0
     explanation.anatomies = lesson_of(system, chosen.name, dtype, steps)
     if step is not None and not explanation.anatomies:
         raise ValueError(
