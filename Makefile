@@ -65,6 +65,10 @@ mutants: $(VENV)/installed  ## plant a hundred faults in the CUDA kernels; the t
 
 models: $(VENV)/installed  ## train every system and write the table of results anew
 	$(BIN)/python -m trine.bench.model_table --out docs/models.md --json models/measured.json
+	$(BIN)/python -m trine.bench.model_table --out docs/models.md --json models/measured.json \
+		lenet5:fashion-mnist lenet5-1998:fashion-mnist --epochs 10
+	$(BIN)/python -m trine.bench.model_table --out docs/models.md --json models/measured.json \
+		alexnet-small:fashion-mnist googlenet-small:fashion-mnist --epochs 1
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)

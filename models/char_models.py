@@ -12,10 +12,10 @@ import trine
 import trine.functional as F
 from trine import nn
 from trine.data import Splits
-from trine.data.text import CHARACTERS, UNKNOWN
+from trine.data.text import CHARACTERS, PLAIN
 from trine.models.desk import Desk, values
 from trine.models.explanation import Explanation
-from trine.models.language import baselines, character_corpus, text_of
+from trine.models.language import baselines, character_corpus, draw_symbol, likely, text_of
 from trine.models.registry import system
 from trine.random import default_generator, uniform
 
@@ -74,26 +74,35 @@ def bits_per_character(model: CharacterModel, ids: Ids) -> tuple[float, slice]:
     return total / count / math.log(2.0), slice(1, count + 1)
 
 
-def sample(model: CharacterModel, length: int = SAMPLE, temperature: float = 1.0) -> str:
+def sample(
+    model: CharacterModel, length: int = SAMPLE, temperature: float = 1.0, after: str = "\n"
+) -> str:
     """Let a model write: each character drawn from softmax(scores / temperature), then read.
 
-    It starts at the beginning of a paragraph. The draw is one of float64 uniforms from the default
-    generator in the stream ("sample", path of the model); a character is the first at which the
-    distribution function exceeds its uniform. The unknown character is never drawn.
+    It goes on from a text that it reads first; by default it starts a paragraph. The draw is one of
+    float64 uniforms from the default generator in the stream ("sample", path of the model). The
+    unknown character is never drawn.
     """
     desk = Desk.of(model)
     draws = uniform(default_generator().key(model.stream("sample")), (length,), "float64")
-    current, state, written = CHARACTERS.index["\n"], None, []
+    unread, state, written = CHARACTERS.encode(after), None, list[int]()
     with trine.no_grad():
         for draw in draws:
-            scores, state = model.read(desk.integers([[current]]), state)
-            p = values(scores)[0, :, 0] / temperature
-            p = np.exp(p - p.max())
-            p[CHARACTERS.index[UNKNOWN]] = 0.0
-            reached = np.cumsum(p)
-            current = int(np.searchsorted(reached, draw * reached[-1], side="right"))
-            written.append(current)
+            scores, state = model.read(desk.integers(unread[None]), state)
+            written.append(draw_symbol(values(scores)[0, :, -1], CHARACTERS, draw, temperature))
+            unread = np.array(written[-1:])
     return "".join(CHARACTERS.decode(written))
+
+
+def reads(model: CharacterModel, splits: Splits, text: str) -> dict[str, Any]:
+    """Return the characters that are likely after a text, and the text as the model goes on with it."""
+    after = text.translate(PLAIN) or "\n"
+    with trine.no_grad():
+        scores, _ = model.read(Desk.of(model).integers(CHARACTERS.encode(after)[None]))
+    return {
+        "likely": likely(values(scores)[0, :, -1], CHARACTERS.symbols),
+        "text": text + sample(model, after=after),
+    }
 
 
 def shows(model: CharacterModel, splits: Splits) -> Explanation:
@@ -140,6 +149,7 @@ def as_characters(splits: Splits) -> Splits:
     batch_size=32,
     epochs=4,
     shows=shows,
+    reads=reads,
 )
 def build_char_rnn() -> CharacterModel:
     """Return 128 hidden units over embeddings of 32: 36,353 parameters."""
@@ -161,6 +171,7 @@ def build_char_rnn() -> CharacterModel:
     batch_size=16,
     epochs=3,
     shows=shows,
+    reads=reads,
 )
 def build_char_lstm() -> CharacterModel:
     """Return 128 hidden units over embeddings of 32: 98,561 parameters."""

@@ -14,6 +14,7 @@ import trine.functional as F
 from trine import nn, optim
 from trine.data import ArrayDataset, DataLoader, Splits
 from trine.random import make_key, normal, permutation, stream_id
+from trine.training import Trainer
 
 LICENCE = "made by a rule stated in Trine's source; no licence needed"
 
@@ -151,26 +152,29 @@ def run_over(
 def fit(
     model: nn.Module,
     data: ArrayDataset,
-    loss: Callable[[trine.Tensor, trine.Tensor], trine.Tensor],
+    loss: Callable[..., trine.Tensor],
     *,
-    lr: float,
     epochs: int,
+    lr: float = 0.01,
+    optimizer: optim.Optimizer | None = None,
+    clip_norm: float | None = None,
     batch_size: int = 64,
     seed: int = 0,
 ) -> None:
-    """Train a model that is a means to an end, such as one layer of a stack, by Adam."""
-    desk = Desk.of(model)
-    optimizer = optim.Adam(model.parameters(), lr=lr)
+    """Train a model that is a means to an end: a layer of a stack, a rival, a judge.
+
+    By Adam, whose rate falls from `lr` to 0 along a cosine, or as an optimiser that is given has
+    it. The model is in evaluation mode afterwards. Raises KeyboardInterrupt where a signal stopped
+    it: what it was trained for has no use for half of it.
+    """
     loader = DataLoader(data, batch_size, shuffle=True, seed=seed, prefetch=0)
-    schedule = optim.CosineAnnealingLR(optimizer, max(epochs * len(loader), 1))
-    model.train()
-    step = 0
-    for epoch in range(epochs):
-        for x, y, _ in loader.epoch(epoch):
-            schedule.apply(optimizer, step)
-            optimizer.zero_grad()
-            target = desk.tensor(y) if y.dtype.kind == "f" else desk.integers(y)
-            loss(model(desk.tensor(x)), target).backward()
-            optimizer.step()
-            step += 1
+    schedule = None
+    if optimizer is None:
+        optimizer = optim.Adam(model.parameters(), lr=lr)
+        schedule = optim.CosineAnnealingLR(optimizer, epochs * len(loader))
+    trainer = Trainer(
+        model, optimizer, loss, metrics=(), schedule=schedule, clip_norm=clip_norm, progress="none"
+    )
+    if trainer.fit(loader, epochs=epochs).interrupted:
+        raise KeyboardInterrupt
     model.eval()

@@ -6,6 +6,7 @@ import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +14,7 @@ import numpy.typing as npt
 import trine
 import trine.functional as F
 from trine.data import ArrayDataset, Splits
-from trine.data.text import CHARACTERS, PLAIN, Text, Vocabulary, contexts, words
+from trine.data.text import CHARACTERS, PLAIN, UNKNOWN, Text, Vocabulary, contexts, words
 from trine.errors import DataError
 from trine.models.desk import Desk
 from trine.models.explanation import Explanation
@@ -105,6 +106,28 @@ def baselines(
         unit = "bits a character" if bits else "perplexity"
         note.show(unit, f"interpolated Kneser-Ney {name}", found[order])
     return found
+
+
+def likely(scores: Reals, symbols: Sequence[str], count: int = 5) -> list[dict[str, Any]]:
+    """Return the likeliest symbols by scores (V,), each with its share of softmax, UNKNOWN left out."""
+    p = np.exp(scores - scores.max())
+    p /= p.sum()
+    order = [i for i in np.argsort(-p, kind="stable") if symbols[i] != UNKNOWN]
+    return [{"symbol": symbols[i], "probability": float(p[i])} for i in order[:count]]
+
+
+def draw_symbol(
+    scores: Reals, vocabulary: Vocabulary, uniform: float, temperature: float = 1.0
+) -> int:
+    """Return the number of a symbol drawn from softmax(scores / temperature), never that of UNKNOWN.
+
+    It is the first at which the distribution function exceeds the uniform.
+    """
+    p = scores / temperature
+    p = np.exp(p - p.max())
+    p[vocabulary.index[UNKNOWN]] = 0.0
+    reached = np.cumsum(p)
+    return int(np.searchsorted(reached, uniform * reached[-1], side="right"))
 
 
 def nearest(vectors: Reals, word: int, among: Sequence[int], count: int = 5) -> list[int]:

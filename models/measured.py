@@ -13,7 +13,10 @@ FILE = Path(__file__).with_name("measured.json")
 
 @dataclass(frozen=True)
 class Measured:
-    """One system's run: where, how long, what it reached, and what fell short if anything did."""
+    """One system's run: where, how long, what it reached, and what fell short if anything did.
+
+    `cpu_seconds` are those of all its threads together, 0.0 where they were not taken.
+    """
 
     name: str
     family: str
@@ -27,6 +30,7 @@ class Measured:
     short: str
     source: str
     commit: str
+    cpu_seconds: float = 0.0
 
     def as_dict(self) -> dict[str, Any]:
         """Return the line as plain values."""

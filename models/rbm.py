@@ -10,8 +10,9 @@ import numpy.typing as npt
 import trine
 import trine.functional as F
 from trine import nn, optim, random
-from trine.data import ArrayDataset, DataLoader, Splits
+from trine.data import ArrayDataset, Splits
 from trine.models.desk import Desk, half_squared_error, own_targets, values
+from trine.models.desk import fit as train
 from trine.models.enumeration import binary_states, cosine, gradients, log_sum_exp
 from trine.models.explanation import Explanation
 from trine.models.figures import Curve, Figure, Images
@@ -107,15 +108,11 @@ def fit(
     It trains a copy and loads the weights back, so that an optimiser that owns them keeps them.
     """
     twin = copy.deepcopy(rbm)
-    desk = Desk.of(twin)
     optimizer = optim.SGD(twin.parameters(), lr=lr, momentum=momentum)
-    loader = DataLoader(ArrayDataset(x, x), batch_size, shuffle=True, seed=seed, prefetch=0)
-    for epoch in range(epochs):
-        for batch, _, _ in loader.epoch(epoch):
-            optimizer.zero_grad()
-            v = desk.tensor(batch)
-            twin.learn(v, v)
-            optimizer.step()
+    train(
+        twin, ArrayDataset(x, x), half_squared_error,
+        epochs=epochs, optimizer=optimizer, batch_size=batch_size, seed=seed,
+    )  # fmt: skip
     rbm.load_state_dict(twin.state_dict())
 
 

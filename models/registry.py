@@ -73,7 +73,8 @@ class System:
 
     `data` is the name of a data set or a function that makes one. `loss` takes the model's output
     and the target and returns the scalar to be minimised; `metrics` names those of
-    `trine.training`. `optimizer` and `schedule` are names too, with their arguments beside.
+    `trine.training`. `optimizer` and `schedule` are names too, with their arguments beside;
+    `clip_norm` is the largest norm of the gradient, None for any.
     `stop` names a metric and the value at which training ends early. `expected` gives lower bounds
     for entries of a run's summary, and `explain(backend=, dtype=, **options)` works the example.
     `report` asks `trine train` to print that explanation when the run is over.
@@ -81,7 +82,9 @@ class System:
     `task` says how the model sees a data set, one of `--data` too: images as their own targets, say.
     `pretrain(model, splits)` goes before a new run's first step, layer-wise training, say.
     `shows(model, splits)` measures what the trained model is for; `trine train` prints it, and
-    saves its figures with `--plot`. `pupil` makes the net of an example that has no `build`.
+    saves its figures with `--plot`. `reads(model, splits, text)` is what a model of language makes of
+    a text, for `trine predict`: the likely symbols and the text with them. `pupil` makes the net of
+    an example that has no `build`.
     """
 
     name: str
@@ -98,6 +101,7 @@ class System:
     optimizer_args: Mapping[str, Any] = field(default_factory=dict)
     schedule: str | None = None
     schedule_args: Mapping[str, Any] = field(default_factory=dict)
+    clip_norm: float | None = None
     batch_size: int = 64
     epochs: int = 1
     stop: tuple[str, float] | None = None
@@ -107,6 +111,7 @@ class System:
     task: Callable[[Splits], Splits] | None = None
     pretrain: Callable[[Module, Splits], None] | None = None
     shows: Callable[[Module, Splits], Explanation] | None = None
+    reads: Callable[[Module, Splits, str], dict[str, Any]] | None = None
     pupil: Callable[[], Pupil] | None = None
 
     @property

@@ -7,6 +7,7 @@ counts of words know less than a net that reads them in a row.
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -16,12 +17,13 @@ import trine
 import trine.functional as F
 from trine import nn, optim
 from trine.data import ArrayDataset, DataLoader, Splits
-from trine.data.text import UNKNOWN, Text
+from trine.data.text import UNKNOWN, Text, words
 from trine.errors import DataError
 from trine.models.desk import Desk, draw_order, values
 from trine.models.explanation import Explanation
-from trine.models.language import VOCABULARY, batches, text_of, word_corpus
+from trine.models.language import VOCABULARY, batches, likely, text_of, word_corpus
 from trine.models.registry import system
+from trine.training import Trainer
 
 PREPOSITIONS = ("to", "of", "in", "for", "with", "at", "on", "by", "from")
 SIDE = 5
@@ -126,19 +128,14 @@ def bag_of_words(
     """
     model = desk.place(BagOfWords())
     optimizer = optim.Adam(model.parameters(), lr=5e-3)
-    loader = DataLoader(train, 128, shuffle=True)
-    best, kept = -1.0, dict[str, Any]()
-    for epoch in range(epochs):
-        for x, y, _ in loader.epoch(epoch):
-            optimizer.zero_grad()
-            F.cross_entropy(model(desk.integers(x)), desk.integers(y)).backward()
-            optimizer.step()
-        reached = accuracy(model, *choose)
-        if reached > best:
-            best = reached
-            kept = {name: np.array(tensor.numpy()) for name, tensor in model.state_dict().items()}
-    model.load_state_dict(kept)
-    return model
+    trainer = Trainer(
+        model, optimizer, F.cross_entropy,
+        monitor="test_accuracy", restore_best=True, progress="none",
+    )  # fmt: skip
+    trainer.fit(
+        DataLoader(train, 128, shuffle=True), DataLoader(ArrayDataset(*choose), 1024), epochs=epochs
+    )
+    return model.eval()
 
 
 def shuffled(x: Ids) -> Ids:
@@ -148,6 +145,28 @@ def shuffled(x: Ids) -> Ids:
     for i in range(len(x)):
         mixed[i, others] = x[i, others[draw_order("text-cnn shuffled", len(others), i)]]
     return mixed
+
+
+def reads(model: nn.Module, splits: Splits, text: str) -> dict[str, Any]:
+    """Return the likely prepositions for the gap in a passage, and the passage with the first.
+
+    The gap is written ___ . Where fewer than five words are beside it, a paragraph begins or ends.
+    Raises ValueError for a text without a gap.
+    """
+    before, gap, after = re.split("(_+)", text, maxsplit=1) if "_" in text else (text, "", "")
+    if not gap:
+        raise ValueError(
+            f"[text-cnn] expected a passage with a gap, such as 'she went ___ the house', got {text!r}."
+            f" Write ___ where one of {', '.join(PREPOSITIONS)} is missing."
+        )
+    desk, border = Desk.of(model), ["\n"] * SIDE
+    near = [*(border + words(before))[-SIDE:], UNKNOWN, *(words(after) + border)[:SIDE]]
+    x = word_corpus(text_of(splits)).vocabulary.encode(near)
+    x[SIDE] = GAP
+    with trine.no_grad():
+        scores = values(model(desk.integers(x[None])))[0]
+    found = likely(scores, PREPOSITIONS)
+    return {"likely": found, "text": f"{before}{found[0]['symbol']}{after}"}
 
 
 def shows(model: nn.Module, splits: Splits) -> Explanation:
@@ -201,6 +220,7 @@ def shows(model: nn.Module, splits: Splits) -> Explanation:
     batch_size=64,
     epochs=8,
     shows=shows,
+    reads=reads,
 )
 def build() -> TextCNN:
     """Return embeddings of 48 and 64 filters for each of 2, 3 and 4 words: 101,625 parameters."""

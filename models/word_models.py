@@ -9,12 +9,15 @@ import trine
 import trine.functional as F
 from trine import nn
 from trine.data import Splits
+from trine.data.text import words
 from trine.models.desk import Desk, values
 from trine.models.explanation import Explanation
 from trine.models.language import (
     CONTEXT,
     VOCABULARY,
     baselines,
+    draw_symbol,
+    likely,
     mean_loss,
     show_words,
     text_of,
@@ -22,9 +25,11 @@ from trine.models.language import (
     word_corpus,
 )
 from trine.models.registry import system
+from trine.random import default_generator, uniform
 
 EMBEDDING = 64
 HIDDEN = 96
+SAMPLE = 40
 
 
 class NNLM(nn.Module):
@@ -100,6 +105,28 @@ def shows(model: nn.Module, splits: Splits) -> Explanation:
     return note
 
 
+def reads(model: nn.Module, splits: Splits, text: str) -> dict[str, Any]:
+    """Return the words that are likely after a text, and the text as the model goes on with it.
+
+    Each word is drawn from softmax(scores), from the default generator in the stream ("sample",
+    path of the model), and is then one of the four before the next. Before the text a paragraph
+    begins.
+    """
+    desk = Desk.of(model)
+    vocabulary = word_corpus(text_of(splits), model.words.num_embeddings).vocabulary
+    seen = [int(i) for i in vocabulary.encode(["\n"] * CONTEXT + words(text))]
+    draws = uniform(default_generator().key(model.stream("sample")), (SAMPLE,), "float64")
+    found, written = [], text
+    with trine.no_grad():
+        for draw in draws:
+            scores = values(model(desk.integers([seen[-CONTEXT:]])))[0]
+            found = found or likely(scores, vocabulary.symbols)
+            seen.append(draw_symbol(scores, vocabulary, draw))
+            word = vocabulary.symbols[seen[-1]]
+            written += word if word in ".,;:!?\n" or written[-1:] in ("", "\n") else f" {word}"
+    return {"likely": found, "text": written}
+
+
 COMMON: dict[str, Any] = {
     "family": "language",
     "data": "austen",
@@ -111,6 +138,7 @@ COMMON: dict[str, Any] = {
     "batch_size": 256,
     "epochs": 6,
     "shows": shows,
+    "reads": reads,
 }
 """Both are trained and judged alike, so that their figures can be compared."""
 

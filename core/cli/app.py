@@ -190,22 +190,39 @@ def predict(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a training run.")],
     inputs: Annotated[
         list[str],
-        typer.Argument(metavar="INPUT...", help="An .npy file, or DATA:INDEX of a test set."),
+        typer.Argument(
+            metavar="INPUT...",
+            help="An .npy file, or DATA:INDEX of a test set; a text for a model of language.",
+        ),
     ],
     data_dir: DataDir = None,
     backend: BackendFlag = BackendChoice.auto,
     device: DeviceFlag = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of a text that is written.")] = 0,
     json: JsonFlag = False,
 ) -> None:
-    """Classify inputs with the trained model of a run.
+    """Classify inputs with the trained model of a run, or let it go on with a text.
 
     trine predict runs/lenet5 digits:0 digits:1
 
     trine predict runs/lenet5 my_images.npy
+
+    trine predict runs/char-lstm "It is a truth universally" --seed 3
+
+    trine predict runs/text-cnn "she went ___ the house"
     """
     from trine.cli import predict as work
 
-    work.run(run, inputs, data_dir=data_dir, backend=backend.value, device=device, json=json)
+    work.run(
+        run, inputs, data_dir=data_dir, backend=backend.value, device=device, seed=seed, json=json
+    )
+
+
+def _first_figures(result: str | None, count: int = 2) -> str:
+    """Return the first figures of a measured result, and how many more there are."""
+    figures = result.split("; ") if result else []
+    more = len(figures) - count
+    return "; ".join(figures[:count]) + (f"; {more} more" if more > 0 else "")
 
 
 @app.command()
@@ -215,9 +232,10 @@ def models(json: JsonFlag = False) -> None:
     from trine.models import measured
 
     rows: list[dict[str, Any]] = []
-    known = {line.name: line for line in measured.read()}
+    known = {(line.name, line.data): line for line in measured.read()}
     for name in registry.names():
-        system, line = registry.get(name), known.get(name)
+        system = registry.get(name)
+        line = known.get((name, system.data_name or ""))
         commands = [
             c for c, can in (("train", system.trainable), ("explain", system.explain)) if can
         ]
@@ -244,7 +262,7 @@ def models(json: JsonFlag = False) -> None:
         ("name", "family", "year", "source", "parameters", "data", "measured"),
         [
             (r["name"], r["family"], r["year"], r["source"], r["parameters"] or "", r["data"] or "",
-             r["result"] or " ".join(r["commands"]))
+             _first_figures(r["result"]) or " ".join(r["commands"]))
             for r in rows
         ],
     )  # fmt: skip

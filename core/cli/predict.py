@@ -14,8 +14,9 @@ import trine
 import trine.functional as F
 from trine import data, models, nn
 from trine.cli import setup
-from trine.cli.output import emit_json, table
+from trine.cli.output import console, emit_json, table
 from trine.errors import CheckpointError
+from trine.models.registry import System
 from trine.training import load_weights
 
 
@@ -48,23 +49,23 @@ def run(
     data_dir: Path | None,
     backend: str,
     device: int,
+    seed: int,
     json: bool,
 ) -> None:
-    """Print class and probability of each input."""
+    """Print class and probability of each input, or what a model of language makes of each text."""
     model, config = load_run(folder, backend, device)
+    system = models.get(config["model"])
+    if system.reads is not None:
+        trine.seed(seed)
+        _print_texts(_read_texts(system, model, config, inputs, data_dir), json=json)
+        return
     rows = []
     for text in inputs:
         samples, labels = read_input(text, data_dir)
         with trine.no_grad():
             x = trine.tensor(samples, dtype=config["dtype"])
             out = model(x)
-            if not isinstance(out, trine.Tensor):
-                raise ValueError(
-                    f"[predict] expected a model that gives a row of scores for each input, but "
-                    f"{config['model']} gives {type(out).__name__}. Use trine.training.load_weights "
-                    "and its own methods."
-                )
-            scores = F.softmax(out, dim=1).numpy() if out.ndim == 2 else out.numpy()
+            scores = _probabilities(system, out)
         for i, row in enumerate(scores):
             best = int(np.argmax(row))
             rows.append(
@@ -91,6 +92,48 @@ def run(
             for r in rows
         ],
     )
+
+
+def _probabilities(system: System, out: Any) -> npt.NDArray[Any]:
+    """Return the probabilities of the classes, (N, K), by a model's output.
+
+    Raises ValueError for one that classifies nothing.
+    """
+    rows = isinstance(out, trine.Tensor) and out.ndim == 2
+    if not rows or "accuracy" not in system.metrics:
+        what = (
+            f"{tuple(out.shape)} numbers" if isinstance(out, trine.Tensor) else type(out).__name__
+        )
+        raise ValueError(
+            "[predict] expected a model that gives a row of scores of classes for each input, but "
+            f"{system.name} gives {what}, no classes. Use trine.training.load_weights and its own "
+            "methods."
+        )
+    if out.shape[1] == 1:  # one number, the probability of class 1
+        return np.concatenate([1.0 - out.numpy(), out.numpy()], axis=1)
+    return F.softmax(out, dim=1).numpy()
+
+
+def _read_texts(
+    system: System,
+    model: nn.Module,
+    config: dict[str, Any],
+    inputs: Sequence[str],
+    data_dir: Path | None,
+) -> list[dict[str, Any]]:
+    """Return what a model of language makes of texts, by the vocabulary of its run's data."""
+    splits = system.splits(str(data_dir) if data_dir else None, config["data"])
+    assert system.reads is not None  # the caller has looked
+    return [{"input": text, **system.reads(model, splits, text)} for text in inputs]
+
+
+def _print_texts(rows: list[dict[str, Any]], *, json: bool) -> None:
+    if json:
+        emit_json(rows)
+        return
+    for row in rows:
+        first = ", ".join(f"{s['symbol']!r} {s['probability']:.3f}" for s in row["likely"])
+        console.print(f"likely: {first}\n{row['text']}\n", highlight=False, markup=False)
 
 
 def read_input(

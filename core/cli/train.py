@@ -154,6 +154,7 @@ def prepare(options: Options) -> Run:
         callbacks=[StopAt(*system.stop)] if system.stop is not None else [],
         metrics=system.metrics,
         schedule=schedule,
+        clip_norm=system.clip_norm,
         out=out,
         config=config,
         seed=options.seed,
