@@ -13,6 +13,8 @@ Source: Ren, He, Girshick and Sun, Faster R-CNN, 2015; source notes 003.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -102,6 +104,7 @@ class Detector(nn.Module):
     ) -> None:  # fmt: skip
         super().__init__()
         self.settings = settings
+        self._held: list[Floats] | None = None
         self.trunk = trunk
         self.rpn = ProposalNet(channels, hidden, len(settings.sizes) * len(settings.ratios))
         self.head = head
@@ -120,8 +123,25 @@ class Detector(nn.Module):
         rows, columns = features.shape[2:]
         anchors = make_anchors(rows, columns, s.stride, s.sizes, s.ratios)
         size = (images.shape[2], images.shape[3])
-        proposals = self._propose(scores.detach(), codes.detach(), anchors, size)
+        proposals = self._held
+        if proposals is None:
+            proposals = self._propose(scores.detach(), codes.detach(), anchors, size)
         return FirstStage(features, scores, codes, anchors, proposals, self)
+
+    @contextmanager
+    def held(self, images: trine.Tensor) -> Iterator[None]:
+        """Within the block, propose what is proposed for these images now, whatever the weights.
+
+        The cost is then smooth in the weights, as its gradient has it, which takes regions for
+        constants; else a weight that moves a little may change which regions there are.
+        """
+        with trine.no_grad():
+            stage: FirstStage = self(images)
+        self._held = stage.proposals
+        try:
+            yield
+        finally:
+            self._held = None
 
     def _propose(
         self, scores: trine.Tensor, codes: trine.Tensor, anchors: Floats, size: tuple[int, int]

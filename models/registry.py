@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from trine.errors import suggest
 from trine.models.explanation import Explanation
 
 if TYPE_CHECKING:
+    from trine import Tensor
     from trine.data import Splits
     from trine.models.lesson import Pupil
     from trine.nn import Module
@@ -83,8 +85,9 @@ class System:
     `pretrain(model, splits)` goes before a new run's first step, layer-wise training, say.
     `shows(model, splits)` measures what the trained model is for; `trine train` prints it, and
     saves its figures with `--plot`. `reads(model, splits, text)` is what a model of language makes of
-    a text, for `trine predict`: the likely symbols and the text with them. `pupil` makes the net of
-    an example that has no `build`.
+    a text, for `trine predict`: the likely symbols and the text with them. Within
+    `hold(model, samples)` what a model picks by its numbers stays what it is now, so that finite
+    differences can be taken. `pupil` makes the net of an example that has no `build`.
     """
 
     name: str
@@ -112,6 +115,7 @@ class System:
     pretrain: Callable[[Module, Splits], None] | None = None
     shows: Callable[[Module, Splits], Explanation] | None = None
     reads: Callable[[Module, Splits, str], dict[str, Any]] | None = None
+    hold: Callable[[Module, Tensor], AbstractContextManager[None]] | None = None
     pupil: Callable[[], Pupil] | None = None
 
     @property

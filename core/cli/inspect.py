@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,10 @@ def gradcheck(
     loss = system.loss
     assert loss is not None  # trainable systems have one
     parameters = list(model.parameters())
-    result = trine.gradcheck(lambda *_: loss(model(x), target), parameters, raise_exception=False)
+    with nullcontext() if system.hold is None else system.hold(model, x):
+        result = trine.gradcheck(
+            lambda *_: loss(model(x), target), parameters, raise_exception=False
+        )
     if json:
         emit_json(
             {"model": name, "backend": chosen.name, "ok": bool(result), "report": str(result)}

@@ -25,6 +25,13 @@ def test_a_system_is_trained_and_described() -> None:
     assert len(line.data_hash) == 32
 
 
+def test_a_system_is_trained_on_other_data_for_other_epochs() -> None:
+    line = measure(models.get("vanishing-gradient"), "numpy", data="digits", epochs=1)
+    assert (line.data, line.epochs) == ("digits", 1)
+    assert line.data_hash == data_hash(models.get("vanishing-gradient"), "digits")
+    assert line.cpu_seconds > 0
+
+
 def test_a_system_without_training_is_explained() -> None:
     line = measure(models.get("single-neuron"), "numpy")
     assert line.result == "4 numbers as in the source"

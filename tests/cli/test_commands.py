@@ -177,6 +177,22 @@ def test_predict(run, tmp_path):
     assert len(more) == 2
 
 
+def test_predict_writes_on_by_seed_and_refuses_what_classifies_nothing(tmp_path):
+    novel = "It was a fine day. She went to the house of her friend, and stayed there. " * 60
+    (tmp_path / "novel.txt").write_text(novel)
+    train = ("--backend", "numpy", "--epochs", 1, "--progress", "none", "--out")
+    invoke("train", "char-rnn", "--data", tmp_path / "novel.txt", *train, tmp_path / "r")
+    asked = ("predict", tmp_path / "r", "She went", "--backend", "numpy")
+    texts = [last_json(invoke(*asked, "--seed", seed, "--json"))[0]["text"] for seed in (1, 1, 2)]
+    assert texts[0] == texts[1] != texts[2]
+    assert all(text.startswith("She went") and len(text) == 8 + 300 for text in texts)
+    assert "She went" in invoke(*asked).stdout
+    invoke("train", "linear-regression", *train, tmp_path / "l")
+    np.save(tmp_path / "x.npy", np.zeros((2, 3), np.float32))
+    refused = RUNNER.invoke(app, ["predict", str(tmp_path / "l"), str(tmp_path / "x.npy")])
+    assert "linear-regression gives (2, 1) numbers, no classes" in str(refused.exception)
+
+
 def test_models_lists_all():
     rows = last_json(invoke("models", "--json"))
     assert {"name", "family", "parameters", "data"} <= set(rows[0])

@@ -174,6 +174,65 @@ def test_samples_follow_the_distribution_and_the_seed(backend_name: str) -> None
     assert char_models.sample(model, 400) != written
 
 
+def test_a_character_model_goes_on_with_a_text(backend_name: str) -> None:
+    model = char_models.CharacterModel(nn.LSTM, 6, 4)
+    trine.seed(2)
+    found = char_models.reads(model, character_splits(excerpt(200, 100)), "so “then")
+    trine.seed(2)
+    assert found["text"] == "so “then" + char_models.sample(model, after='so "then')
+    with trine.no_grad():
+        scores = values(model(trine.tensor(CHARACTERS.encode('so "then')[None])))[0, :, -1]
+    p = np.exp(scores) / np.exp(scores).sum()
+    best = [CHARACTERS.symbols[i] for i in np.argsort(-p)[:6]]
+    assert [row["symbol"] for row in found["likely"]] == [s for s in best if s != UNKNOWN][:5]
+    assert found["likely"][0]["probability"] == pytest.approx(p[p.argmax()], rel=1e-5)
+    assert char_models.reads(model, character_splits(excerpt(200, 100)), "")["text"]
+
+
+def test_a_word_model_goes_on_with_a_text() -> None:
+    with trine.use("numpy"):
+        splits = word_contexts(character_splits(excerpt(20_000, 2000)), 50)
+        model = word_models.NNLM(50, 3, 5)
+        for parameter in model.parameters():
+            nn.init.zeros_(parameter)
+        corpus = word_models.word_corpus(splits.text, 50)
+        bias = np.full(50, -100.0)
+        chosen = [corpus.vocabulary.index[word] for word in ("the", ",")]
+        bias[chosen] = [0.0, np.log(3.0)]
+        bias[0] = 50.0  # the unknown word, which is never written
+        with trine.no_grad():
+            model.output.bias.copy_(trine.tensor(bias, dtype="float32"))
+        model.eval()
+        found = word_models.reads(model, splits, "She saw")
+        assert found["text"].startswith("She saw")
+        rest = found["text"].removeprefix("She saw")
+        assert rest.replace(" the", "").strip(",") == ""
+        assert rest.count(",") + rest.count(" the") == word_models.SAMPLE
+        assert rest.count(",") > rest.count(" the")
+        assert found["likely"][0]["symbol"] == ","
+
+
+def test_the_gap_in_a_passage_is_filled() -> None:
+    with trine.use("numpy"):
+        splits = text_cnn.lost_prepositions(character_splits(excerpt(20_000, 5000)))
+        model = text_cnn.TextCNN(4, 4).eval()
+        x = splits.test.x[:1]
+        symbols = text_cnn.word_corpus(splits.text).vocabulary.symbols
+        spoken = " ".join("___" if i == text_cnn.GAP else symbols[i] for i in x[0])
+        found = text_cnn.reads(model, splits, spoken)
+        with trine.no_grad():
+            best = text_cnn.PREPOSITIONS[int(values(model(trine.tensor(x)))[0].argmax())]
+        assert found["likely"][0]["symbol"] == best
+        assert found["text"] == spoken.replace("___", best)
+        with pytest.raises(ValueError, match=r"\[text-cnn\] expected a passage with a gap"):
+            text_cnn.reads(model, splits, "no gap here")
+
+
+@pytest.mark.parametrize("name", ["char-rnn", "char-lstm", "nnlm", "word-embedding", "text-cnn"])
+def test_language_systems_read_a_text(name: str) -> None:
+    assert models.get(name).reads is not None
+
+
 # Prepositions
 
 

@@ -9,12 +9,13 @@ import pytest
 
 import trine
 from trine import models
+from trine.cli.train import Options, prepare
 from trine.models import registry
 from trine.models.elman import memoryless, temporal_xor
 from trine.models.encoder_decoder import END, EncoderDecoder, reversals, reverse
 from trine.models.explanation import Explanation
 from trine.models.formants import WORDS, glides, order_blind
-from trine.models.memory import UNITS, Recall, accuracy, compare, recall
+from trine.models.memory import LENGTH, UNITS, Recall, accuracy, compare, recall
 
 
 def rows(note: Explanation, part: str) -> list[float]:
@@ -72,7 +73,9 @@ def test_only_the_first_symbol_tells_the_class() -> None:
 )
 def test_the_gates_start_so_that_memory_lasts(kind: str, signs: list[int]) -> None:
     bias = Recall(kind).memory.bias_ih_l0.detach().numpy().reshape(len(signs), UNITS)
-    assert bias == pytest.approx(np.log(99.0) * np.array(signs)[:, None] + 0 * bias, abs=0.21)
+    assert bias == pytest.approx(
+        np.log(LENGTH - 1.0) * np.array(signs)[:, None] + 0 * bias, abs=0.21
+    )
 
 
 @pytest.mark.slow
@@ -202,3 +205,10 @@ def test_encoder_decoder_learns_to_reverse(
     note = run.system.shows(run.model, run.splits)
     assert note.failures() == []
     assert rows(note, "without a mistake")[0] >= 0.99
+
+
+def test_memories_are_trained_with_bounded_gradients() -> None:
+    for name in ("rnn", "lstm-memory", "gru-memory"):
+        assert models.get(name).clip_norm == 1.0
+    assert prepare(Options("lstm-memory", backend="numpy")).trainer.clip_norm == 1.0
+    assert prepare(Options("xor", backend="numpy")).trainer.clip_norm is None
