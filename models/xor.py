@@ -7,13 +7,16 @@ import numpy as np
 import trine
 from trine import nn, optim
 from trine.data import Splits
-from trine.models.desk import Desk, half_squared_error, made_splits, values
+from trine.models.desk import Desk, half_squared_error, made_splits, run_over, values
 from trine.models.explanation import Explanation
+from trine.models.figures import Plane
 from trine.models.registry import system
 
 SOURCE = "source notes 001, section 2.2.1"
 INPUTS = ((0, 0), (0, 1), (1, 0), (1, 1))
 TABLES = {"AND": (0, 0, 0, 1), "OR": (0, 1, 1, 1), "XOR": (0, 1, 1, 0)}
+SIDES = (-0.5, 1.5)
+"""Of the square in which the boundary is drawn."""
 START = 4.0
 """The slope of both hidden units at the start of training."""
 
@@ -123,6 +126,25 @@ def explain(backend: str = "numpy", dtype: str = "float64") -> Explanation:
     return note
 
 
+def shows(model: Xor, splits: Splits) -> Explanation:
+    """Count the rows that a trained network gets right, and draw where its output is above 1/2."""
+    desk = Desk.of(model)
+    note = Explanation("xor", "Exclusive or, learned", SOURCE, desk.backend, desk.dtype)
+    out = run_over(model, desk, splits.test.x)[:, 0]
+    truth = splits.test.y[:, 0]
+    note.equal("XOR", "rows right of 4", int(((out > 0.5) == (truth > 0.5)).sum()), 4)
+    along = np.linspace(*SIDES, 61)
+    grid = np.stack(np.meshgrid(along, along), axis=-1).reshape(-1, 2)
+    points = {f"target {t}": splits.test.x[truth == t] for t in (0, 1)}
+    note.drawings["boundary"] = Plane(
+        "Output of the trained 2-2-1 network",
+        run_over(model, desk, grid).reshape(61, 61),
+        (*SIDES, *SIDES),
+        points,
+    )
+    return note
+
+
 @system(
     "xor",
     family="worked example",
@@ -137,6 +159,7 @@ def explain(backend: str = "numpy", dtype: str = "float64") -> Explanation:
     epochs=400,
     expected={"test_accuracy": 1.0},
     explain=explain,
+    shows=shows,
 )
 def build() -> Xor:
     """Return the 2-2-1 network at the start of training."""

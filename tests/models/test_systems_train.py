@@ -68,6 +68,21 @@ def test_xor_is_learned_from_every_seed(seed: int) -> None:
     assert np.abs(out - splits.test.y).max() < 0.1
 
 
+def test_the_boundary_of_xor_is_drawn_where_the_net_has_it(backend_name: str) -> None:
+    system = models.get("xor")
+    assert system.shows is not None
+    splits = system.splits()
+    untrained = system.shows(system.build(), splits)
+    assert untrained.failures()
+    note = system.shows(train(system, splits), splits)
+    assert note.failures() == []
+    plane = note.drawings["boundary"]
+    low, high = 15, 45  # where an input is 0 and 1 on the 61 points from -0.5 to 1.5
+    assert (plane.values[[low, high], [low, high]] < 0.1).all()
+    assert (plane.values[[low, high], [high, low]] > 0.9).all()
+    assert plane.extent == (-0.5, 1.5, -0.5, 1.5)
+
+
 @pytest.mark.slow
 def test_cnn_003_learns_colour_digits(backend_name: str) -> None:
     system = models.get("cnn-003")
