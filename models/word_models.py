@@ -116,7 +116,7 @@ def reads(model: nn.Module, splits: Splits, text: str) -> dict[str, Any]:
     vocabulary = word_corpus(text_of(splits), model.words.num_embeddings).vocabulary
     seen = [int(i) for i in vocabulary.encode(["\n"] * CONTEXT + words(text))]
     draws = uniform(default_generator().key(model.stream("sample")), (SAMPLE,), "float64")
-    found, written = [], text
+    found, written = list[dict[str, Any]](), text
     with trine.no_grad():
         for draw in draws:
             scores = values(model(desk.integers([seen[-CONTEXT:]])))[0]
