@@ -34,6 +34,10 @@ class Desk:
         """Return an int64 tensor on the desk's backend."""
         return trine.tensor(np.asarray(data), dtype="int64", backend=self.backend)
 
+    def given(self, data: Any) -> trine.Tensor:
+        """Return samples or targets: real numbers in the desk's dtype, whole ones as int64."""
+        return self.tensor(data) if np.asarray(data).dtype.kind == "f" else self.integers(data)
+
     @classmethod
     def of(cls, module: nn.Module) -> Desk:
         """Return the desk on which a model stands."""
@@ -169,8 +173,7 @@ def fit(
         for x, y, _ in loader.epoch(epoch):
             schedule.apply(optimizer, step)
             optimizer.zero_grad()
-            target = desk.tensor(y) if y.dtype.kind == "f" else desk.integers(y)
-            loss(model(desk.tensor(x)), target).backward()
+            loss(model(desk.tensor(x)), desk.given(y)).backward()
             optimizer.step()
             step += 1
     model.eval()

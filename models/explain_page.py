@@ -22,6 +22,7 @@ from trine.models.mathml import mathml
 from trine.models.network_svg import network_svg
 from trine.models.snapshots import BINS, SUMMARY, Quantity, quantities, snapshot
 from trine.models.worked import backward_formulas, formula, number, worked
+from trine.models.worked_back import worked_back
 
 if TYPE_CHECKING:
     from trine.models.explanation import Explanation
@@ -84,19 +85,24 @@ def _part(part: Part, place: int, anatomy: Anatomy, sample: int) -> Iterator[str
     where = f" in {escape(part.path)}" if part.path else ""
     yield f'<section class="part"><h2>{escape(part.symbol)}: {escape(part.op)}{where}</h2>'
     yield f"<p>{shapes}</p>{_formula(formula(part))}"
-    lines = worked(part, sample)
-    if lines:
-        yield '<div class="wide worked">'
-        for i, line in enumerate(lines):
-            yield f'<div data-w="{place}" data-i="{i}">{escape(line)}</div>'
-        yield "</div>"
+    yield from _lines(f"f{place}", worked(part, sample))
     if part.delta is not None:
         yield from map(_formula, backward_formulas(part))
+        yield from _lines(f"b{place}", worked_back(part, anatomy, sample))
     for quantity in quantities(part, anatomy, sample):
         yield _quantity(quantity)
     if part.output.ndim == 4 and part.output.shape[2] * part.output.shape[3] > 16:
         yield _maps(part, sample)
     yield "</section>"
+
+
+def _lines(key: str, lines: list[str]) -> Iterator[str]:
+    """Yield formulas with numbers, which the slider's script finds by their key."""
+    if lines:
+        yield '<div class="wide worked">'
+        for i, line in enumerate(lines):
+            yield f'<div data-w="{key}" data-i="{i}">{escape(line)}</div>'
+        yield "</div>"
 
 
 def _formula(line: str) -> str:
@@ -106,7 +112,7 @@ def _formula(line: str) -> str:
 def _quantity(quantity: Quantity) -> str:
     head = f"<h3>{mathml(quantity.symbol)} <small>{escape(quantity.meaning)}</small></h3>"
     if quantity.small:
-        return head + _table(quantity.value, quantity.symbol)
+        return head + _table(quantity.value, quantity.symbol, numbered=quantity.steps)
     shape = " × ".join(map(str, quantity.value.shape))
     key = escape(f"|{quantity.symbol}|", quote=True)
     cells = "".join(
@@ -131,14 +137,16 @@ def _bars(quantity: Quantity) -> str:
     )
 
 
-def _table(values: Array, symbol: str) -> str:
-    """Return a matrix as a table; of more axes, one table for each of the leading indices."""
+def _table(values: Array, symbol: str, *, numbered: bool = False) -> str:
+    """Return a matrix as a table, its rows perhaps numbered; of more axes, one table for each of the
+    leading indices.
+    """
     array = np.atleast_1d(np.asarray(values))
     key, index, tables = escape(symbol, quote=True), 0, []
     for matrix in array.reshape(-1, *array.shape[-2:]) if array.ndim > 1 else array[None, None]:
         lines = []
-        for row in matrix:
-            cells = []
+        for count, row in enumerate(matrix, 1):
+            cells = [f"<th>{count}"] if numbered else []
             for value in row:
                 mark = f' data-q="{key}" data-i="{index}"' if symbol else ""
                 cells.append(f"<td{mark}>{number(value)}")
@@ -230,6 +238,13 @@ function show(k) {
     if (!bars) continue;
     const tall = 40 * bars[e.dataset.i] / Math.max(1, ...bars);
     e.setAttribute('y', 40 - tall); e.setAttribute('height', tall);
+  }
+  for (const e of document.querySelectorAll('[data-e]')) {
+    const w = (at.q[e.dataset.e] ?? [])[e.dataset.i];
+    if (w === undefined) continue;
+    e.setAttribute('stroke-width', Math.min(0.6 + Math.abs(w), 5));
+    e.setAttribute('class', w < 0 ? 'negative' : 'positive');
+    e.firstChild.textContent = e.dataset.e + ' ' + short(w, 6);
   }
   const shown = document.getElementById('shown');
   if (shown) shown.textContent = steps[k];

@@ -39,11 +39,10 @@ def columns(anatomy: Anatomy, sample: int) -> list[Column]:
     """Return the quantities from the input to the output, without the cost and its arithmetic."""
     found: list[Column] = []
     for part in anatomy.parts:
-        if part.symbol[0] not in "azp" or not part.has(sample):
+        if part.symbol[0] not in "azp" or not part.by_sample:
             continue
         if not found:
-            x = part.inputs[0]
-            found.append(Column(x.symbol, x.value[sample], None))
+            found.append(Column("a0", anatomy.input[sample], None))
         if found[-1].symbol == part.symbol:
             found.pop()  # the same numbers in another shape
         found.append(Column(part.symbol, part.of(part.output, sample), part))
@@ -51,7 +50,10 @@ def columns(anatomy: Anatomy, sample: int) -> list[Column]:
 
 
 def network_svg(anatomy: Anatomy, sample: int = 0) -> str:
-    """Return the drawing as one `<svg>`; numbers carry `data-q` and `data-i` for a script to change."""
+    """Return the drawing as one `<svg>`, for a script to change at its numbers and weights.
+
+    Numbers carry the symbol as `data-q` and their place in it as `data-i`, weights as `data-e`.
+    """
     drawn = columns(anatomy, sample)
     tallest = max((max(c.units, 1) for c in drawn), default=1)
     width, height = GAP * len(drawn), TOP + ROW * tallest + 20
@@ -99,6 +101,8 @@ def _edges(drawn: list[Column], height: int) -> Iterator[str]:
             yield _line(place, _y(0, 1, height), _y(0, 1, height), "flow", "")
             continue
         weight = _weights(after.part)
+        if weight is not None and weight.shape != (after.units, before.units):
+            weight = None  # what lies between is not drawn
         for unit in range(after.units):
             for source in range(before.units):
                 if weight is None and unit != source:
@@ -110,7 +114,10 @@ def _edges(drawn: list[Column], height: int) -> Iterator[str]:
                     continue
                 w = float(weight[unit, source])
                 kind = "positive" if w >= 0 else "negative"
-                yield _line(place, y0, y1, kind, f"weight {number(w)}", min(0.6 + abs(w), 5.0))
+                symbol = after.part.inputs[1].symbol if after.part else ""
+                mark = f'data-e="{escape(symbol, quote=True)}" data-i="{unit * before.units + source}" '
+                wide = min(0.6 + abs(w), 5.0)
+                yield _line(place, y0, y1, kind, f"{symbol} {number(w)}", wide, mark)
 
 
 def _weights(part: Part | None) -> Array | None:
@@ -120,9 +127,11 @@ def _weights(part: Part | None) -> Array | None:
     return np.asarray(part.inputs[1].value)
 
 
-def _line(place: int, y0: float, y1: float, kind: str, title: str, width: float = 1.0) -> str:
+def _line(
+    place: int, y0: float, y1: float, kind: str, title: str, width: float = 1.0, mark: str = ""
+) -> str:
     label = f"<title>{escape(title)}</title>" if title else ""
     return (
-        f'<line x1="{_x(place) + 20}" y1="{y0:g}" x2="{_x(place + 1) - 20}" y2="{y1:g}" '
+        f'<line {mark}x1="{_x(place) + 20}" y1="{y0:g}" x2="{_x(place + 1) - 20}" y2="{y1:g}" '
         f'class="{kind}" stroke-width="{width:.2g}">{label}</line>'
     )

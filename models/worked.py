@@ -78,14 +78,34 @@ def _conv2d_formula(part: Part, names: list[str]) -> str:
     return f"[k,i,j] = sum over c,r,s of {names[1]}[k,c,r,s] {names[0]}[c,{i}+r,{j}+s]{bias}"
 
 
+def _projected(part: Part, kind: str) -> str:
+    """Return W_ih x_t + b_ih, or with `hh` W_hh h_(t-1) + b_hh, in the symbols of a recurrent layer."""
+    names = {operand.role: operand.symbol for operand in part.inputs}
+    value = f"{part.inputs[0].symbol}_t" if kind == "ih" else "h_(t-1)"
+    bias = names.get(f"b_{kind}")
+    return f"{names[f'W_{kind}']} {value}" + (f" + {bias}" if bias else "")
+
+
+def _gate_input(part: Part) -> str:
+    return f"{_projected(part, 'ih')} + {_projected(part, 'hh')}"
+
+
 FORMULAS: dict[str, Callable[[Part, list[str]], str]] = {
     "linear": _linear_formula,
     "conv2d": _conv2d_formula,
     "max_pool2d": lambda _, n: f" = the largest {n[0]} of each window (ties: the first)",
     "avg_pool2d": lambda _, n: f" = the mean {n[0]} of each window",
     "adaptive_avg_pool2d": lambda _, n: f" = the mean {n[0]} of each window",
-    "lstm": lambda _, n: (
-        ": i, f, o = s(z), g = tanh z of W_ih x_t + b_ih + W_hh h_(t-1) + b_hh;  "
+    "rnn": lambda part, _: (
+        f": h_t = {part.attrs.get('nonlinearity', 'tanh')}({_gate_input(part)})"
+    ),
+    "gru": lambda part, _: (
+        f": r, z = s({_gate_input(part)});  n = tanh({_projected(part, 'ih')} + r (.) m),  "
+        f"m = {_projected(part, 'hh')}, each on its rows of the weights;  "
+        "h_t = (1 - z) (.) n + z (.) h_(t-1)"
+    ),
+    "lstm": lambda part, _: (
+        f": i, f, o = s(z), g = tanh z, each on its rows of z = {_gate_input(part)};  "
         "c_t = f (.) c_(t-1) + i (.) g;  h_t = o (.) tanh c_t"
     ),
     "cross_entropy": lambda _, n: f" = -log( exp {n[0]}[t] / sum exp {n[0]} )",
@@ -101,7 +121,8 @@ def backward_formulas(part: Part) -> list[str]:
         return [f"dC/d{names[0]} = dC/d{part.symbol} (.) act'({names[0]}),  act' = {slope}"]
     lines = BACKWARD.get(part.op, ())
     shown = [line for line in lines if len(names) > 2 or "{2}" not in line]
-    return [line.format(*names, *[""] * 3, y=part.symbol) for line in shown]
+    roles = {operand.role: operand.symbol for operand in part.inputs if operand.role}
+    return [line.format(*names, *[""] * 3, y=part.symbol, **roles) for line in shown]
 
 
 BACKWARD: dict[str, tuple[str, ...]] = {
@@ -118,9 +139,25 @@ BACKWARD: dict[str, tuple[str, ...]] = {
     "max_pool2d": ("dC/d{0} = dC/d{y} at the winner of each window, 0 elsewhere",),
     "avg_pool2d": ("dC/d{0} = dC/d{y}, shared evenly by the window",),
     "adaptive_avg_pool2d": ("dC/d{0} = dC/d{y}, shared evenly by the window",),
+    "rnn": (
+        "dh_t = dC/d{y}_t + {W_hh}^T dz_(t+1);  dz_t = dh_t (.) act'(z_t)",
+        "dC/d{W_ih} = sum over t of dz_t {0}_t^T;  dC/d{W_hh} = sum over t of dz_t h_(t-1)^T",
+        "dC/d{0}_t = {W_ih}^T dz_t",
+    ),
+    "gru": (
+        "dz_n = dh (.) (1 - z) (.) (1 - n^2);  dz_z = dh (.) (h_(t-1) - n) (.) z (1 - z);  "
+        "dz_r = dz_n (.) m (.) r (1 - r)",
+        "dh_(t-1) = dC/d{y}_(t-1) + z (.) dh + {W_hh}^T (dz_r, dz_z, r (.) dz_n)",
+        "dC/d{W_ih} = sum over t of (dz_r, dz_z, dz_n) {0}_t^T;  "
+        "dC/d{W_hh} = sum over t of (dz_r, dz_z, r (.) dz_n) h_(t-1)^T",
+        "dC/d{0}_t = {W_ih}^T (dz_r, dz_z, dz_n)",
+    ),
     "lstm": (
-        "do = dh (.) tanh c;  dc = dc + dh (.) o (.) (1 - tanh^2 c);  df = dc (.) c_(t-1)",
-        "di = dc (.) g;  dg = dc (.) i;  each times act' gives dz;  dx_t = W_ih^T dz, dh_(t-1) = W_hh^T dz",
+        "do = dh (.) tanh c;  dc = dc_(t+1) (.) f_(t+1) + dh (.) o (.) (1 - tanh^2 c);  "
+        "df = dc (.) c_(t-1);  di = dc (.) g;  dg = dc (.) i;  each times act' gives dz",
+        "dh_(t-1) = dC/d{y}_(t-1) + {W_hh}^T dz_t",
+        "dC/d{W_ih} = sum over t of dz_t {0}_t^T;  dC/d{W_hh} = sum over t of dz_t h_(t-1)^T",
+        "dC/d{0}_t = {W_ih}^T dz_t",
     ),
     "cross_entropy": ("dC/d{0} = softmax({0}) - 1 at t,  / batch   (BP1)",),
 }
@@ -140,20 +177,20 @@ def worked(part: Part, sample: int = 0) -> list[str]:
     write = {"linear": _linear, "conv2d": _conv2d, "max_pool2d": _max_pool2d}.get(part.op)
     if write is None and part.op in ACTS:
         write = _activation
-    if write is None or part.output.ndim < 2 or sample >= len(part.output):
+    if write is None or part.output.ndim < 2 or not part.by_sample:
         return []
     return list(write(part, sample))
 
 
 def _linear(part: Part, sample: int) -> Iterator[str]:
     x, weight = part.inputs[0].value, part.inputs[1].value
-    x = x.reshape(-1, x.shape[-1])[sample]
-    if x.size > TERMS:
+    if x.shape[-1] > TERMS:
         return
+    x = x[sample]
     for j in range(min(len(weight), TERMS)):
         terms = [f"{number(w)}·{signed(a)}" for w, a in zip(weight[j], x, strict=True)]
         terms += [signed(part.inputs[2].value[j])] if len(part.inputs) > 2 else []
-        out = number(part.output.reshape(-1, len(weight))[sample, j])
+        out = number(part.output[sample, j])
         yield f"{part.symbol}[{j + 1}] = {' + '.join(terms)} = {out}"
 
 
@@ -165,11 +202,9 @@ def _activation(part: Part, sample: int) -> Iterator[str]:
     for j, (before, after) in enumerate(zip(z.ravel(), a.ravel(), strict=True), 1):
         value = shown.split(" = ")[-1].format(z=signed(before))
         line = f"{part.symbol}[{j}] = {value} = {number(after)}"
-        slope = SLOPES[part.op](np.asarray(after))
-        if part.op == "relu":
-            yield f"{line};  act' = {number(float(slope))}"
-        else:
-            yield f"{line};  act' = {factor.format(a=number(after))} = {number(float(slope))}"
+        slope = float(SLOPES[part.op](np.asarray(after)))
+        middle = "" if part.op == "relu" else f"{factor.format(a=signed(after))} = "
+        yield f"{line};  act' = {middle}{number(slope)}"
 
 
 def windows(part: Part, sample: int) -> Iterator[tuple[tuple[int, int, int], Array, Array]]:

@@ -37,6 +37,11 @@ def run(
         _list(json=json)
         return
     if Path(target).is_dir():
+        if step is not None:
+            raise ValueError(
+                "[explain] expected an example for --step, got the folder of a run, which holds the net "
+                "after its last step. Leave out --step."
+            )
         _explain_run(
             Path(target), sample=sample, html=html, csv=csv, backend=backend, device=device,
             json=json,
@@ -72,27 +77,24 @@ def _explain_example(
     json: bool,
 ) -> None:
     system = models.get(name)
-    if system.explain is None:
-        raise ValueError(
-            f"[explain] expected a worked example or the folder of a run, got {name!r}, which is only "
-            f"trained. Run: trine train {name}, then trine explain runs/{name}. Examples: trine "
-            "explain --list"
-        )
     chosen, _ = setup.choose_backend(backend, device, 0)
     options = {}
-    if step is not None and "step" in inspect.signature(system.explain).parameters:
-        options["step"] = step
-    explanation = system.explain(backend=chosen.name, dtype=dtype, **options)
+    if step is not None and system.explain is not None:
+        if "step" in inspect.signature(system.explain).parameters:
+            options["step"] = step
+    explanation = models.explain(name, backend=chosen.name, dtype=dtype, **options)
     files = html is not None or csv is not None  # a terminal shows one step only: the first
     steps = step if step is not None else PAGE_STEPS if files else 0
-    explanation.anatomies = lesson_of(system, chosen.name, dtype, steps)
+    if steps or not explanation.anatomies:
+        explanation.anatomies = lesson_of(system, chosen.name, dtype, steps)
     if step is not None and not explanation.anatomies:
         raise ValueError(
             f"[explain] expected an example that is trained in steps, got {name!r}. Leave out --step."
         )
-    if explanation.anatomies and not explanation.anatomies[0][1].parts[0].has(sample):
+    samples = len(explanation.anatomies[0][1].input) if explanation.anatomies else 1
+    if sample >= samples:
         raise ValueError(
-            f"[explain] expected a sample of the lesson, got {sample}. Try --sample 0."
+            f"[explain] expected a sample of the lesson, below {samples}, got {sample}. Try --sample 0."
         )
     explanation.sample = sample
     _present(explanation, html, csv, json=json)
