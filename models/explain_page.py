@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from trine.dtypes import is_float
 from trine.models.anatomy import Anatomy, Part
 from trine.models.mathml import mathml
 from trine.models.network_svg import network_svg
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 Array = npt.NDArray[Any]
 MAPS = 16
 """Maps of a layer that are shown as pictures."""
+TINY = 16
+"""Maps of up to so many numbers are not."""
 
 
 def page(note: Explanation) -> str:
@@ -75,7 +78,11 @@ def _walk(note: Explanation) -> Iterator[str]:
     if anatomy.cost is not None:
         cost = f'<span data-q="cost" data-i="0">{number(anatomy.cost)}</span>'
         yield f"<p>Cost C = {cost}</p>"
-    yield f'<div class="wide">{network_svg(anatomy, note.sample)}</div></section>'
+    yield f'<div class="wide">{network_svg(anatomy, note.sample)}</div>'
+    x = anatomy.input
+    if x.ndim == 4 and is_float(x.dtype) and x.shape[2] * x.shape[3] > TINY:
+        yield f"<h3>{mathml('a0')} <small>input</small></h3>{_maps('a0', x[note.sample])}"
+    yield "</section>"
     for place, part in enumerate(anatomy.parts):
         yield from _part(part, place, anatomy, note.sample)
 
@@ -84,15 +91,15 @@ def _part(part: Part, place: int, anatomy: Anatomy, sample: int) -> Iterator[str
     shapes = " × ".join(map(str, part.output.shape)) or "a number"
     where = f" in {escape(part.path)}" if part.path else ""
     yield f'<section class="part"><h2>{escape(part.symbol)}: {escape(part.op)}{where}</h2>'
-    yield f"<p>{shapes}</p>{_formula(formula(part))}"
+    yield f"<p>output {shapes}</p>{_formula(formula(part))}"
     yield from _lines(f"f{place}", worked(part, sample))
     if part.delta is not None:
         yield from map(_formula, backward_formulas(part))
         yield from _lines(f"b{place}", worked_back(part, anatomy, sample))
     for quantity in quantities(part, anatomy, sample):
         yield _quantity(quantity)
-    if part.output.ndim == 4 and part.output.shape[2] * part.output.shape[3] > 16:
-        yield _maps(part, sample)
+    if part.output.ndim == 4 and part.by_sample and part.output[0, 0].size > TINY:
+        yield _maps(part.symbol, part.output[sample])
     yield "</section>"
 
 
@@ -167,12 +174,11 @@ def _rows(note: Explanation) -> str:
     return f'<div class="wide"><table>{"".join(lines)}</table></div>'
 
 
-def _maps(part: Part, sample: int) -> str:
-    maps = part.output[sample][:MAPS]
+def _maps(symbol: str, maps: Array) -> str:
     pictures = "".join(
-        f'<img alt="map {k + 1} of {escape(part.symbol)}" src="data:image/png;base64,{_png(m)}" '
+        f'<img alt="map {k + 1} of {escape(symbol)}" src="data:image/png;base64,{_png(m)}" '
         f'width="{4 * m.shape[1]}" height="{4 * m.shape[0]}">'
-        for k, m in enumerate(maps)
+        for k, m in enumerate(maps[:MAPS])
     )
     return f'<div class="maps" aria-label="Maps after the last step">{pictures}</div>'
 

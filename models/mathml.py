@@ -64,13 +64,21 @@ def _atom(tokens: list[str], place: int) -> tuple[str, int]:
     if token[0].isalpha():
         return _name(token, _is_script(tokens, place + 1)), place + 1
     if token.isspace():
-        return ('<mspace width="1.2em"/>' if len(token) > 1 else ""), place + 1
+        if len(token) == 1 and not _between_symbols(tokens, place):
+            return "", place + 1
+        return f'<mspace width="{1.2 if len(token) > 1 else 0.25}em"/>', place + 1
     kind, text = (
         ("mn", token.replace("x", "×"))
         if token[0].isdigit()
         else ("mo", OPERATORS.get(token, token))
     )
     return f"<{kind}>{escape(text)}</{kind}>", place + 1
+
+
+def _between_symbols(tokens: list[str], place: int) -> bool:
+    """Return whether a space stands for a product, as in `di i`."""
+    before, after = tokens[place - 1 : place], tokens[place + 1 : place + 2]
+    return bool(before and after) and before[0][-1].isalnum() and after[0][0].isalpha()
 
 
 def _name(token: str, scripted: bool) -> str:

@@ -169,9 +169,7 @@ def recurrent_steps(part: Part, sample: int) -> Values:
         states.append({name: steps[-1][name] for name in cell.states})
         keep(t, {name: value for name, value in steps[-1].items() if name != "stacked"})
     if part.delta is not None:
-        errors = {
-            name: _last(part, place, sample, units) for place, name in enumerate(cell.states)
-        }
+        errors = {name: _last(part, place, sample, units) for place, name in enumerate(cell.states)}
         for t, step, before in reversed(list(zip(order, steps, states, strict=False))):
             errors["h"] = errors["h"] + part.delta[t, sample]
             keep(t, {"dh": errors["h"]})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from itertools import islice, product
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,10 @@ Array = npt.NDArray[Any]
 TERMS = 8
 """A sum is written out up to so many terms, and so many of its units."""
 WINDOWS = 4
-"""Windows of a map that are written out."""
+"""Windows that are written out of a layer with more than SMALL of them: some from its middle."""
+SMALL = 64
+PRODUCTS = 25
+"""Products of a window that are written out."""
 
 ACTS = {
     "sigmoid": ("s({z}) = 1 / (1 + exp(-{z}))", "{a} (1 - {a})"),
@@ -47,6 +50,14 @@ def signed(value: float) -> str:
     """Return a number as a factor: in brackets if it is negative."""
     text = number(value)
     return f"({text})" if text.startswith("-") else text
+
+
+def sum_of_products(factors: Array, others: Array, shown: int = TERMS) -> str:
+    """Return a sum of products with numbers: the first ones, and how many there are more."""
+    pairs = list(zip(factors.ravel(), others.ravel(), strict=True))
+    terms = [f"{signed(a)}·{signed(b)}" for a, b in pairs[:shown]]
+    left = len(pairs) - len(terms)
+    return " + ".join(terms) + (f" + ({left} more)" if left else "")
 
 
 def formula(part: Part) -> str:
@@ -96,9 +107,7 @@ FORMULAS: dict[str, Callable[[Part, list[str]], str]] = {
     "max_pool2d": lambda _, n: f" = the largest {n[0]} of each window (ties: the first)",
     "avg_pool2d": lambda _, n: f" = the mean {n[0]} of each window",
     "adaptive_avg_pool2d": lambda _, n: f" = the mean {n[0]} of each window",
-    "rnn": lambda part, _: (
-        f": h_t = {part.attrs.get('nonlinearity', 'tanh')}({_gate_input(part)})"
-    ),
+    "rnn": lambda part, _: f": h_t = {part.attrs.get('nonlinearity', 'tanh')}({_gate_input(part)})",
     "gru": lambda part, _: (
         f": r, z = s({_gate_input(part)});  n = tanh({_projected(part, 'ih')} + r (.) m),  "
         f"m = {_projected(part, 'hh')}, each on its rows of the weights;  "
@@ -174,7 +183,9 @@ def worked(part: Part, sample: int = 0) -> list[str]:
 
     The numbers are those that the backend computed; a line's right side is the output itself.
     """
-    write = {"linear": _linear, "conv2d": _conv2d, "max_pool2d": _max_pool2d}.get(part.op)
+    write = {
+        "linear": _linear, "conv2d": _conv2d, "max_pool2d": _max_pool2d, "avg_pool2d": _avg_pool2d,
+    }.get(part.op)  # fmt: skip
     if write is None and part.op in ACTS:
         write = _activation
     if write is None or part.output.ndim < 2 or not part.by_sample:
@@ -188,10 +199,9 @@ def _linear(part: Part, sample: int) -> Iterator[str]:
         return
     x = x[sample]
     for j in range(min(len(weight), TERMS)):
-        terms = [f"{number(w)}·{signed(a)}" for w, a in zip(weight[j], x, strict=True)]
-        terms += [signed(part.inputs[2].value[j])] if len(part.inputs) > 2 else []
+        bias = f" + {signed(part.inputs[2].value[j])}" if len(part.inputs) > 2 else ""
         out = number(part.output[sample, j])
-        yield f"{part.symbol}[{j + 1}] = {' + '.join(terms)} = {out}"
+        yield f"{part.symbol}[{j + 1}] = {sum_of_products(weight[j], x)}{bias} = {out}"
 
 
 def _activation(part: Part, sample: int) -> Iterator[str]:
@@ -207,10 +217,19 @@ def _activation(part: Part, sample: int) -> Iterator[str]:
         yield f"{line};  act' = {middle}{number(slope)}"
 
 
-def windows(part: Part, sample: int) -> Iterator[tuple[tuple[int, int, int], Array, Array]]:
-    """Yield (k, i, j), the window (C, R, S) under a filter and its products with the weights.
+def shown_windows(maps: Array) -> list[tuple[int, int, int]]:
+    """Return the (k, i, j) of maps (K, H, W) that are written out: all, or some in the middle."""
+    if maps.size <= SMALL:
+        return [(k, i, j) for k, i, j in np.ndindex(*maps.shape)]
+    height, width = maps.shape[1:]
+    first = max(0, (width - WINDOWS) // 2)
+    return [(0, height // 2, j) for j in range(first, min(width, first + WINDOWS))]
 
-    Zeros stand where a window reaches into the padding.
+
+def window(part: Part, sample: int, place: tuple[int, int, int]) -> Array:
+    """Return the window (C, R, S) that a convolution weighs by W[k] for its output (k, i, j).
+
+    Zeros stand where the window reaches into the padding.
     """
     x, weight = part.inputs[0].value[sample], part.inputs[1].value
     stride, padding = part.attrs.get("stride", (1, 1)), part.attrs.get("padding", (0, 0))
@@ -218,26 +237,25 @@ def windows(part: Part, sample: int) -> Iterator[tuple[tuple[int, int, int], Arr
     filters, channels, rows, columns = weight.shape
     groups = x.shape[0] // channels
     padded = np.pad(x, ((0, 0), (padding[0],) * 2, (padding[1],) * 2))
-    for k, i, j in product(*(range(n) for n in part.output.shape[1:])):
-        first = (k // (filters // groups)) * channels
-        top, left = i * stride[0], j * stride[1]
-        window = padded[
-            first : first + channels,
-            top : top + (rows - 1) * dilation[0] + 1 : dilation[0],
-            left : left + (columns - 1) * dilation[1] + 1 : dilation[1],
-        ]
-        yield (k, i, j), window, window * weight[k]
+    k, i, j = place
+    first = (k // (filters // groups)) * channels
+    top, left = i * stride[0], j * stride[1]
+    seen: Array = padded[
+        first : first + channels,
+        top : top + (rows - 1) * dilation[0] + 1 : dilation[0],
+        left : left + (columns - 1) * dilation[1] + 1 : dilation[1],
+    ]
+    return seen
 
 
 def _conv2d(part: Part, sample: int) -> Iterator[str]:
     bias = part.inputs[2].value if len(part.inputs) > 2 else None
-    for (k, i, j), _, products in islice(windows(part, sample), WINDOWS):
-        terms = [signed(p) for p in products.ravel()[:TERMS]]
-        left = products.size - len(terms)
-        more = f" + ({left} more)" if left else ""
+    for k, i, j in shown_windows(part.output[sample]):
+        seen = window(part, sample, (k, i, j))
+        products = sum_of_products(part.inputs[1].value[k], seen, PRODUCTS)
         end = f" + {signed(bias[k])}" if bias is not None else ""
         value = number(part.output[sample, k, i, j])
-        yield f"{part.symbol}[{k + 1},{i},{j}] = {' + '.join(terms)}{more}{end} = {value}"
+        yield f"{part.symbol}[{k + 1},{i},{j}] = {products}{end} = {value}"
 
 
 def winners(part: Part, sample: int) -> Array:
@@ -260,7 +278,20 @@ def winners(part: Part, sample: int) -> Array:
 
 def _max_pool2d(part: Part, sample: int) -> Iterator[str]:
     where = winners(part, sample)
-    for c, i, j in islice(np.ndindex(*part.output.shape[1:]), WINDOWS):
+    for c, i, j in shown_windows(part.output[sample]):
         h, w = where[c, i, j]
         value = number(part.output[sample, c, i, j])
         yield f"{part.symbol}[{c + 1},{i},{j}] = {part.inputs[0].symbol}[{c + 1},{h},{w}] = {value}"
+
+
+def _avg_pool2d(part: Part, sample: int) -> Iterator[str]:
+    size, stride = part.attrs["kernel_size"], part.attrs["stride"]
+    if part.attrs.get("padding", (0, 0)) != (0, 0) or part.attrs.get("ceil_mode"):
+        return  # what a window at the border is divided by is another matter
+    for c, i, j in shown_windows(part.output[sample]):
+        top, left = i * stride[0], j * stride[1]
+        seen = part.inputs[0].value[sample, c, top : top + size[0], left : left + size[1]]
+        terms = " + ".join(map(signed, seen.ravel()[:PRODUCTS]))
+        more = f" + ({seen.size - PRODUCTS} more)" if seen.size > PRODUCTS else ""
+        value = number(part.output[sample, c, i, j])
+        yield f"{part.symbol}[{c + 1},{i},{j}] = ({terms}{more}) / {seen.size} = {value}"

@@ -11,7 +11,16 @@ import numpy as np
 import numpy.typing as npt
 
 from trine.models.anatomy import Anatomy, Operand, Part
-from trine.models.worked import SLOPES, TERMS, WINDOWS, number, signed, winners
+from trine.models.worked import (
+    SLOPES,
+    TERMS,
+    WINDOWS,
+    number,
+    shown_windows,
+    signed,
+    sum_of_products,
+    winners,
+)
 
 Array = npt.NDArray[Any]
 
@@ -35,14 +44,6 @@ def worked_back(part: Part, anatomy: Anatomy, sample: int = 0) -> list[str]:
     return list(write(part, anatomy, sample))
 
 
-def _sum(factors: Array, others: Array) -> str:
-    """Return a sum of products with numbers: the first of them, and how many there are more."""
-    pairs = list(zip(factors.ravel(), others.ravel(), strict=True))
-    terms = [f"{signed(a)}·{signed(b)}" for a, b in pairs[:TERMS]]
-    left = len(pairs) - len(terms)
-    return " + ".join(terms) + (f" + ({left} more)" if left else "")
-
-
 def _linear(part: Part, anatomy: Anatomy, sample: int) -> Iterator[str]:
     x, weight, delta = part.inputs[0].value, part.inputs[1].value, part.delta
     fused = part.attrs.get("activation", "none") != "none"  # delta is not that of z then
@@ -51,12 +52,12 @@ def _linear(part: Part, anatomy: Anatomy, sample: int) -> Iterator[str]:
     before, symbol = part.inputs[0].symbol, part.inputs[1].symbol
     for i in range(weight.shape[1]):
         total = number(weight[:, i] @ delta[sample])
-        yield f"dC/d{before}[{i + 1}] = {_sum(weight[:, i], delta[sample])} = {total}"
+        yield f"dC/d{before}[{i + 1}] = {sum_of_products(weight[:, i], delta[sample])} = {total}"
     for operand in _once(part, anatomy):
         bias = operand.symbol != symbol
         for index in islice(np.ndindex(*operand.value.shape), LINES):
             row = delta[:, index[0]]
-            terms = " + ".join(map(signed, row)) if bias else _sum(row, x[:, index[1]])
+            terms = " + ".join(map(signed, row)) if bias else sum_of_products(row, x[:, index[1]])
             yield _gradient(anatomy, operand, index, ",".join(str(i + 1) for i in index), terms)
 
 
@@ -110,14 +111,14 @@ def _conv2d(part: Part, anatomy: Anatomy, sample: int) -> Iterator[str]:
         seen = padded[
             :, 0, r * dilation[0] :: stride[0], s * dilation[1] :: stride[1]
         ][:, :rows, :columns]  # fmt: skip
-        terms = _sum(delta[:, 0], seen)
+        terms = sum_of_products(delta[:, 0], seen)
         yield _gradient(anatomy, weight, (0, 0, r, s), f"1,1,{r},{s}", terms)
 
 
 def _max_pool2d(part: Part, anatomy: Anatomy, sample: int) -> Iterator[str]:
     assert part.delta is not None  # the caller saw to it
     where, before = winners(part, sample), part.inputs[0].symbol
-    for c, i, j in islice(np.ndindex(*part.output.shape[1:]), WINDOWS):
+    for c, i, j in shown_windows(part.output[sample]):
         h, w = where[c, i, j]
         error = number(part.delta[sample, c, i, j])
         yield f"to dC/d{before}[{c + 1},{h},{w}]: dC/d{part.symbol}[{c + 1},{i},{j}] = {error}"

@@ -21,7 +21,7 @@ Array = npt.NDArray[Any]
 
 BARS = " ▁▂▃▄▅▆▇█"
 ROWS = 16
-"""Rows of one quantity that are printed, half of them its first and half its last."""
+"""Rows of a quantity that are printed, half its first and half its last, and lines of numbers."""
 
 
 def show_anatomy(console: Console, step: int, anatomy: Anatomy, sample: int) -> None:
@@ -40,17 +40,21 @@ def _show_part(console: Console, part: Part, anatomy: Anatomy, sample: int) -> N
             piece.rstrip()
             console.print(Text(" " * (indent if place == 0 else indent + 2)) + piece)
 
+    def show_some(lines: list[str]) -> None:
+        for line in lines[:ROWS]:
+            show(line, 4)
+        if len(lines) > ROWS:
+            show(f"... {len(lines) - ROWS} lines more in --html", 4)
+
     shape = "x".join(map(str, part.output.shape)) or "a number"
     console.print()
     show(formula(part), 0, "bold")
     show(f"{part.path}: {part.op}, {shape}" if part.path else f"{part.op}, {shape}", 2, "dim")
-    for line in worked(part, sample):
-        show(line, 4)
+    show_some(worked(part, sample))
     if part.delta is not None:
         for line in backward_formulas(part):
             show(line, 2, "dim")
-        for line in worked_back(part, anatomy, sample):
-            show(line, 4)
+        show_some(worked_back(part, anatomy, sample))
     for quantity in quantities(part, anatomy, sample):
         for indent, line in _lines(quantity, console.width - 6):
             show(line, indent)

@@ -79,9 +79,9 @@ def _explain_example(
     system = models.get(name)
     chosen, _ = setup.choose_backend(backend, device, 0)
     options = {}
-    if step is not None and system.explain is not None:
-        if "step" in inspect.signature(system.explain).parameters:
-            options["step"] = step
+    worked = system.explain
+    if step is not None and worked is not None and "step" in inspect.signature(worked).parameters:
+        options["step"] = step
     explanation = models.explain(name, backend=chosen.name, dtype=dtype, **options)
     files = html is not None or csv is not None  # a terminal shows one step only: the first
     steps = step if step is not None else PAGE_STEPS if files else 0
@@ -106,6 +106,8 @@ def _explain_run(
     folder: Path, *, sample: int, html: Path | None, csv: Path | None, backend: str, device: int,
     json: bool,
 ) -> None:  # fmt: skip
+    if backend == "auto":
+        backend = "numpy"  # one sample, once: less than it takes to start another
     model, config = load_run(folder, backend, device)
     system = models.get(config["model"])
     named = isinstance(config["data"], str) and config["data"] != "made"
@@ -133,7 +135,7 @@ def _present(explanation: Explanation, html: Path | None, csv: Path | None, *, j
     if json:
         emit_json(explanation.json())
         return
-    console.print(explanation.text(), highlight=False, markup=False)
+    console.print(explanation.text(console.width), highlight=False, markup=False, soft_wrap=True)
     if explanation.anatomies:
         step, anatomy = explanation.anatomies[-1]
         show_anatomy(console, step, anatomy, explanation.sample)

@@ -15,7 +15,7 @@ from trine.autograd import watching
 from trine.models.anatomy import record
 from trine.models.lesson import lesson_of, moments
 from trine.models.snapshots import as_csv, quantities, snapshot
-from trine.models.worked import formula, slope, windows, winners, worked
+from trine.models.worked import formula, slope, window, winners, worked
 
 
 @pytest.fixture
@@ -74,7 +74,8 @@ def test_windows_and_winners(net):
     parts = {p.symbol: p for p in net[3].parts}
     conv, pool = parts["z1"], parts["p1"]
     bias = conv.inputs[2].value
-    for (k, i, j), _, products in windows(conv, 1):
+    for k, i, j in np.ndindex(*conv.output.shape[1:]):
+        products = window(conv, 1, (k, i, j)) * conv.inputs[1].value[k]
         assert products.sum() + bias[k] == pytest.approx(conv.output[1, k, i, j], abs=1e-5)
     where = winners(pool, 1)
     for c, i, j in np.ndindex(*pool.output.shape[1:]):

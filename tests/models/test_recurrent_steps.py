@@ -77,7 +77,9 @@ def test_steps_are_the_fused_layers(op, options, backend_name):
         assert step["h"] == pytest.approx(part.output[:, n], rel=1e-9, abs=1e-12)
         dz = np.concatenate([step[name] for name in GATES[op]], axis=1)
         assert dz.any()
-        assert dz @ w_ih == pytest.approx(x.grad.numpy()[:, n], rel=1e-9, abs=1e-12)  # dx_t, step by step
+        assert dz @ w_ih == pytest.approx(
+            x.grad.numpy()[:, n], rel=1e-9, abs=1e-12
+        )  # dx_t, step by step
         total = total + dz.T @ x.detach().numpy()[:, n]
     assert total == pytest.approx(layer.w_ih.grad.numpy(), rel=1e-9, abs=1e-12)
 
