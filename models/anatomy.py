@@ -178,18 +178,19 @@ class _Watcher:
         return Operand(symbol, value, path, role)
 
     def _symbol(self, op: str, attrs: Mapping[str, Any], operands: list[Operand]) -> str:
-        first = operands[0].symbol if operands else ""
+        first = operands[0].symbol if operands else "const"
         if op in VIEWS:
             return first
         fused = attrs.get("activation", "none") != "none"
+        of = first[1:] if first[0] in "azp" and first[1:].isdigit() else self.layer
         wanted = ""
         if op in WEIGHTED:
             plain = op in ("linear", "conv2d", "conv_transpose2d") and not fused
             wanted = f"z{self.layer}" if plain else f"a{self.layer}"
         elif op in ACTIVATIONS:
-            wanted = f"a{self.layer}"
+            wanted = f"a{of}"
         elif "pool2d" in op:
-            wanted = f"p{self.layer}"
+            wanted = f"p{of}"
         if not wanted or wanted in self.taken:  # such as the second pool of a layer
             self.others += 1
             wanted = f"y{self.others}"

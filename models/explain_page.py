@@ -19,10 +19,11 @@ import numpy.typing as npt
 
 from trine.dtypes import is_float
 from trine.models.anatomy import Anatomy, Part
+from trine.models.formulas import backward_formulas, formula, number
 from trine.models.mathml import mathml
 from trine.models.network_svg import network_svg
 from trine.models.snapshots import BINS, SUMMARY, Quantity, quantities, snapshot
-from trine.models.worked import backward_formulas, formula, number, worked
+from trine.models.worked import worked
 from trine.models.worked_back import worked_back
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from trine import nn
 from trine.models.anatomy import Part, record
 from trine.models.desk import values
 from trine.models.explanation import Explanation
-from trine.models.worked import formula
+from trine.models.formulas import formula
 
 if TYPE_CHECKING:
     from trine.models.registry import System

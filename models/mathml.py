@@ -77,8 +77,20 @@ def _atom(tokens: list[str], place: int) -> tuple[str, int]:
 
 def _between_symbols(tokens: list[str], place: int) -> bool:
     """Return whether a space stands for a product, as in `di i`."""
-    before, after = tokens[place - 1 : place], tokens[place + 1 : place + 2]
-    return bool(before and after) and before[0][-1].isalnum() and after[0][0].isalpha()
+    if not 0 < place < len(tokens) - 1:
+        return False
+    return _is_symbol(tokens[place + 1]) and (
+        tokens[place - 1][0].isdigit() or _is_symbol(tokens[place - 1])
+    )
+
+
+def _is_symbol(token: str) -> bool:
+    """Return whether a token is a letter, a Greek name or a function, not a word of text."""
+    match = PARTIAL.match(token) or SYMBOL.match(token)
+    if match is None:
+        return False
+    name = match[1]
+    return (len(name) <= 2 or name in GREEK or name in FUNCTIONS) and token not in WORDS
 
 
 def _name(token: str, scripted: bool) -> str:
@@ -91,8 +103,7 @@ def _name(token: str, scripted: bool) -> str:
     match = SYMBOL.match(token)
     assert match is not None  # TOKEN makes words of this shape only
     name, digits, prime = match.groups()
-    short = (len(name) <= 2 or name in GREEK or name in FUNCTIONS) and name not in WORDS
-    if not (short or digits or prime or scripted):
+    if not (_is_symbol(name) or digits or prime or scripted):
         return f"<mtext>&#160;{escape(name)}&#160;</mtext>"
     symbol = f"<mi>{escape(GREEK.get(name, name))}</mi>"
     if prime:

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trine.models.anatomy import Anatomy, Part
-from trine.models.worked import number
+from trine.models.formulas import number
 
 Array = npt.NDArray[Any]
 
@@ -100,6 +100,9 @@ def _column(column: Column, place: int, height: int) -> Iterator[str]:
 
 def _edges(drawn: list[Column], height: int) -> Iterator[str]:
     for place, (before, after) in enumerate(pairwise(drawn)):
+        sources = {operand.symbol for operand in after.part.inputs} if after.part else set()
+        if before.symbol not in sources and sources & {column.symbol for column in drawn}:
+            continue  # a branch: what it begins with stands further to the left
         x0 = _x(place) + (UNIT if before.units else BOX)
         x1 = _x(place + 1) - (UNIT if after.units else BOX)
         if not (before.units and after.units):

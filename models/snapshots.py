@@ -67,9 +67,9 @@ def quantities(part: Part, anatomy: Anatomy, sample: int) -> Iterator[Quantity]:
     if part.delta is not None and part.output.ndim:
         yield Quantity(f"dC/d{part.symbol}", f"error{rows}", part.of(part.delta, sample))
     if part.op in RECURRENT:
-        for name, rows in recurrent_steps(part, sample).items():
-            meaning = f"a row a time step, the first {rows.shape[1]} units"
-            yield Quantity(f"{name}{part.layer}", meaning, rows, steps=True)
+        for name, steps in recurrent_steps(part, sample).items():
+            meaning = f"a row a time step, the first {steps.shape[1]} units"
+            yield Quantity(f"{name}{part.layer}", meaning, steps, steps=True)
     for operand in part.parameters:
         assert operand.parameter is not None  # these are the learned ones
         path, symbol = operand.parameter, operand.symbol

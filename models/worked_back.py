@@ -11,16 +11,16 @@ import numpy as np
 import numpy.typing as npt
 
 from trine.models.anatomy import Anatomy, Operand, Part
+from trine.models.formulas import number
 from trine.models.worked import (
     SLOPES,
     TERMS,
     WINDOWS,
-    number,
     shown_windows,
     signed,
     sum_of_products,
     winners,
-)
+)  # fmt: skip
 
 Array = npt.NDArray[Any]
 

@@ -13,8 +13,9 @@ from rich.rule import Rule
 from rich.text import Text
 
 from trine.models.anatomy import Anatomy, Part
+from trine.models.formulas import backward_formulas, formula, number
 from trine.models.snapshots import SUMMARY, Quantity, quantities
-from trine.models.worked import backward_formulas, formula, number, worked
+from trine.models.worked import worked
 from trine.models.worked_back import worked_back
 
 Array = npt.NDArray[Any]

@@ -13,9 +13,10 @@ import trine.functional as F
 from trine import models, nn
 from trine.autograd import watching
 from trine.models.anatomy import record
+from trine.models.formulas import formula
 from trine.models.lesson import lesson_of, moments
 from trine.models.snapshots import as_csv, quantities, snapshot
-from trine.models.worked import formula, slope, window, winners, worked
+from trine.models.worked import slope, window, winners, worked
 
 
 @pytest.fixture

@@ -33,6 +33,8 @@ EXAMPLES = (
         ("h_(t-1)", "<msub><mi>h</mi><mrow><mrow><mi>t</mi><mo>−</mo><mn>1</mn>"),
         ("6x6 -> 4x4", "<mn>6×6</mn>"),
         ("a < b & c", "<mo>&lt;</mo>"),
+        ("di i", '<mi>i</mi></mrow><mspace width="0.25em"/><mi>i</mi>'),
+        ("sum over t of z", "</mtext><mi>t</mi><mtext>"),
         ("mean of each window", "<mtext>&#160;of&#160;</mtext>"),
     ],
 )

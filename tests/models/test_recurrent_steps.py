@@ -9,10 +9,10 @@ import trine
 import trine.functional as F
 from trine import models, nn
 from trine.models.anatomy import record
+from trine.models.formulas import backward_formulas, formula
 from trine.models.lesson import lesson_of
 from trine.models.recurrent_steps import recurrent_steps
 from trine.models.snapshots import quantities
-from trine.models.worked import backward_formulas, formula
 
 STEPS, BATCH, INPUTS, UNITS = 6, 3, 2, 4
 GATES = {
@@ -88,7 +88,7 @@ def test_steps_are_the_fused_layers(op, options, backend_name):
     ("name", "gates", "shape"),
     [
         ("gru-memory", {"r1", "z1", "m1", "n1", "h1", "dh1", "dz_r1", "dz_z1", "dz_n1"}, (100, 2)),
-        ("elman", {"z1", "h1", "dh1", "dz1"}, (48, 4)),
+        ("elman", {"z1", "h1", "dh1", "dz1"}, (12, 4)),
     ],
 )
 def test_registered_nets_show_every_time_step(name, gates, shape):
@@ -98,8 +98,7 @@ def test_registered_nets_show_every_time_step(name, gates, shape):
     assert set(found) == gates
     for quantity in found.values():
         assert quantity.small
-        assert quantity.value.shape[1] == shape[1]
-        assert len(quantity.value) == len(part.output)
+        assert quantity.value.shape == shape
     assert found["h1"].value == pytest.approx(part.output[:, 1, : shape[1]], rel=1e-9, abs=1e-12)
 
 
