@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,9 +13,11 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 import trine
+from trine.cli import output
 from trine.cli.app import app
 
 RUNNER = CliRunner()
@@ -202,6 +206,16 @@ def test_explain_prints_and_writes(tmp_path):
     assert page.read_text().startswith("<!doctype html>")
     assert last_json(invoke("explain", "hand", "--backend", "numpy", "--json"))["ok"]
     assert "hand" in invoke("explain", "--list").stdout
+
+
+def test_tables_are_not_cut_at_eighty_columns(monkeypatch):
+    screen = io.StringIO()
+    monkeypatch.setattr(output, "console", Console(file=screen, width=80))
+    invoke("explain", "--list")
+    words = set(re.findall(r"[\w,-]+", screen.getvalue()))
+    for row in last_json(invoke("explain", "--list", "--json")):
+        for text in row.values():
+            assert set(re.findall(r"[\w,-]+", text)) <= words
 
 
 def test_explain_a_run(run):
