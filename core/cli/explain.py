@@ -10,6 +10,7 @@ import numpy as np
 from trine import atomic, models
 from trine.cli import setup
 from trine.cli.anatomy_view import show_anatomy
+from trine.cli.inspect import require_gradients
 from trine.cli.output import console, emit_json, notes, table
 from trine.cli.predict import load_run
 from trine.models.explanation import Explanation
@@ -36,7 +37,9 @@ def run(
     if list_examples or target is None:
         _list(json=json)
         return
-    if Path(target).is_dir():
+    if Path(target).is_dir() and (
+        (Path(target) / "config.json").exists() or target not in models.names()
+    ):
         if step is not None:
             raise ValueError(
                 "[explain] expected an example for --step, got the folder of a run, which holds the net "
@@ -109,6 +112,7 @@ def _explain_run(
     if backend == "auto":
         backend = "numpy"  # one sample, once: less than it takes to start another
     model, config = load_run(folder, backend, device)
+    require_gradients("explain", config["model"], model)
     system = models.get(config["model"])
     named = isinstance(config["data"], str) and config["data"] != "made"
     splits = system.splits(None, config["data"] if named else None)
