@@ -60,7 +60,9 @@ def resolve(reference: str) -> tuple[str, int]:
         raise ValueError(f"[guide] expected `@ file symbol | text`, got {reference!r}. Mend it.")
     file, symbol, text = match["file"], match["symbol"], match["text"]
     if not (ROOT / file).is_file():
-        raise ValueError(f"[guide] expected a file of the repository, got {file}. Mend {reference!r}.")
+        raise ValueError(
+            f"[guide] expected a file of the repository, got {file}. Mend {reference!r}."
+        )
     lines = (ROOT / file).read_text(encoding="utf-8").splitlines()
     first, last = _span(file, symbol) if symbol else (1, len(lines))
     if text is None:
@@ -99,7 +101,7 @@ def files_of(markdown: str) -> Iterator[str]:
 
 def drawn(block: str, address: Any) -> str:
     """Return a block as HTML; `address(file, line)` is where a line of code is shown."""
-    from trine.models.mathml import mathml  # noqa: PLC0415  where only links are tested it is not needed
+    from trine.models.mathml import mathml  # noqa: PLC0415  links are found without it
 
     rows = []
     for equation in equations(block):
@@ -109,10 +111,17 @@ def drawn(block: str, address: Any) -> str:
             for file, line in equation.code
         )
         rows.append(
-            f'<div class="row"><span class="formula">{mathml(equation.text)}</span>'
+            f'<div class="row"><span class="formula">{_upright(mathml(equation.text))}</span>'
             f'<span class="code">{links}</span></div>'
         )
     return f'<div class="equation">{"".join(rows)}</div>'
+
+
+def _upright(formula: str) -> str:
+    """Keep brackets at the size of letters: a stretched one with an exponent leaves its line."""
+    for bracket in "()":
+        formula = formula.replace(f"<mo>{bracket}</mo>", f'<mo stretchy="false">{bracket}</mo>')
+    return formula
 
 
 # What mkdocs calls.
@@ -133,7 +142,9 @@ def on_files(files: Any, config: Any) -> Any:
             "---\nsearch:\n  exclude: true\nhide: [toc]\n---\n\n"
             f'# {file}\n\n~~~~~~{{ .{LANGUAGES[PurePosixPath(file).suffix]} linenums="1" }}\n{source}~~~~~~\n'
         )
-        page = File.generated(config, _page_of(file), content=text, inclusion=InclusionLevel.NOT_IN_NAV)
+        page = File.generated(
+            config, _page_of(file), content=text, inclusion=InclusionLevel.NOT_IN_NAV
+        )
         files.append(page)
     return files
 

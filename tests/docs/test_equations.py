@@ -52,7 +52,7 @@ def test_learn_pages_display_equations_in_blocks_only(page: Path) -> None:
 
 def test_the_chapters_of_the_path_have_equations(hook: ModuleType) -> None:
     path = (ROOT / "docs" / "learn" / "index.md").read_text(encoding="utf-8")
-    chapters = {name for name in re.findall(r"\((?!\.\.)([\w.-]+\.md)\)", path)}
+    chapters = set(re.findall(r"\((?!\.\.)([\w.-]+\.md)\)", path))
     assert chapters <= {page.name for page in LEARN}
     for name in chapters - {"how-an-op-travels.md"}:
         text = (ROOT / "docs" / "learn" / name).read_text(encoding="utf-8")

@@ -38,6 +38,8 @@ def test_blocks_of_python_run_in_order(page: Path, tmp_path: Path) -> None:
         capture_output=True, text=True, cwd=tmp_path, check=False,
     )  # fmt: skip
     assert done.returncode == 0, f"{names(page)}: {done.stderr}"
+    for figure in tmp_path.glob("*.svg"):  # a figure that the page draws is the one it shows
+        assert figure.read_text() == (page.parent / "figures" / figure.name).read_text()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=names)
