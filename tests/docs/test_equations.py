@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
 LEARN = [page for page in PAGES if page.parent.name == "learn"]
 FENCE = re.compile(r"^```(\w*)\n.*?^```$", re.DOTALL | re.MULTILINE)
+NAMED = re.compile(r"`([\w/]+/\w+\.py)`: `(\w+)`")
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +58,13 @@ def test_the_chapters_of_the_path_have_equations(hook: ModuleType) -> None:
     for name in chapters - {"how-an-op-travels.md"}:
         text = (ROOT / "docs" / "learn" / name).read_text(encoding="utf-8")
         assert hook.BLOCK.search(text), name
+
+
+@pytest.mark.parametrize("page", PAGES, ids=names)
+def test_functions_named_beside_their_file_exist(page: Path, hook: ModuleType) -> None:
+    """`core/autograd.py`: `apply`."""
+    for file, symbol in NAMED.findall(page.read_text(encoding="utf-8")):
+        assert hook.resolve(f"@ {file} {symbol}")
 
 
 @pytest.mark.parametrize(
