@@ -38,6 +38,7 @@ docs:  ## build the guide into site/, from an installed copy: its tools cannot r
 	$(PYTHON) -m venv .venv-docs
 	.venv-docs/bin/pip install -q ".[docs]"
 	.venv-docs/bin/mkdocs build --strict
+	.venv-docs/bin/python tests/docs/check_site.py site
 
 gpu-test: $(GPU_READY)  ## the tests that need a GPU; table in bench/results/gpu-tests.md
 	$(GPU_PYTHON) -m trine.bench.gpu.tests $(GPU_FLAGS)

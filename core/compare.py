@@ -83,7 +83,7 @@ class Comparison:
         a, b = self.backends
         rows = [
             f"  {layer.name:<32} {layer.error:9.2e} {layer.ulp:9.1f} ulp  "
-            f"{layer.why if layer.agrees else f'> {layer.tolerance:.1e}'}".rstrip()
+            f"{'' if layer.agrees else f'above {layer.tolerance:.1e}: more than '}{layer.why}"
             for layer in self.layers
         ]
         head = (

@@ -45,6 +45,8 @@ class GradcheckResult:
     kinks: int = 0
     worst: float = 0.0
     failure: str = ""
+    wrong: bool = False
+    """Whether a slope was found wrong; a check can also fail for want of a point without kinks."""
 
     def __bool__(self) -> bool:
         return self.ok
@@ -63,6 +65,7 @@ def gradcheck(
     rtol: float = 1e-5,
     atol: float = 1e-7,
     seed: int = 0,
+    names: Sequence[str] | None = None,
     raise_exception: bool = True,
 ) -> GradcheckResult:
     """Check the gradients of `function(*inputs)` with respect to the inputs that require them.
@@ -70,14 +73,15 @@ def gradcheck(
     A slope is right if |analytic - numeric| <= atol + rtol |numeric| + rounding of the difference.
     The function returns a tensor or a tuple of them, the same ones for the same inputs. A module
     may stand for the function: a float64 copy of it is checked in the mode (train or eval) it is
-    in, its parameters included.
+    in, its parameters included. `names` are what the inputs are called in messages.
 
     Raises TypeError for float32 inputs or outputs, whose differences prove nothing; ValueError if
     nothing requires a gradient or the function is not deterministic; and AssertionError, with the
     worst element, for a wrong gradient (unless `raise_exception` is False).
     """
     given = [inputs] if isinstance(inputs, Tensor) else list(inputs)
-    named = [(f"input {i}", t) for i, t in enumerate(given)]
+    calls = names or [f"input {i}" for i in range(len(given))]
+    named = list(zip(calls, given, strict=True))
     if hasattr(function, "named_parameters"):
         function = deepcopy(function).to(dtype="float64")  # type: ignore[attr-defined]
         named += [(f"parameter {name}", p) for name, p in function.named_parameters()]  # type: ignore[attr-defined]
@@ -233,7 +237,7 @@ class _Checker:
             if error > self.atol:
                 self.result.worst = max(self.result.worst, relative)
             return True
-        self.result.ok = False
+        self.result.ok, self.result.wrong = False, True
         self.result.failure = (
             f"[gradcheck] expected the slope {numeric:.9g} {where}, got {analytic:.9g} (relative error "
             f"{relative:.2e}). Look at the op's backward."

@@ -27,25 +27,32 @@ RECURRENT = {"rnn", "lstm", "gru"}
 VIEWS = {"reshape", "transpose", "clone", "astype"}
 """Ops that hand on the same numbers; they are no parts."""
 ACTIVATIONS = {"relu", "sigmoid", "tanh", "softplus", "softmax", "log_softmax"}
+RECURRENT_ROLES = ("W_ih", "W_hh", "b_ih", "b_hh", "lengths")
+AFFINE_ROLES = ("", "gamma", "beta")
 ROLES = {
     "linear": ("", "W", "b"),
     "conv2d": ("", "W", "b"),
     "conv_transpose2d": ("", "W", "b"),
-    "embedding": ("", "W"),
-    "rnn": ("", "h", "W_ih", "W_hh", "b_ih", "b_hh"),
-    "gru": ("", "h", "W_ih", "W_hh", "b_ih", "b_hh"),
-    "lstm": ("", "h", "c", "W_ih", "W_hh", "b_ih", "b_hh"),
+    "embedding": ("W", ""),
+    "rnn": ("", "h", *RECURRENT_ROLES),
+    "gru": ("", "h", *RECURRENT_ROLES),
+    "lstm": ("", "h", "c", *RECURRENT_ROLES),
+    "batch_norm": AFFINE_ROLES,
+    "batch_norm_eval": (*AFFINE_ROLES, "mean", "var"),
+    "layer_norm": AFFINE_ROLES,
+    "group_norm": AFFINE_ROLES,
 }
-"""What the inputs of an op with weights are called, the layer's number to follow."""
+"""What the inputs of an op are for; parameters are called so, the layer's number to follow."""
 
 
 @dataclass(frozen=True)
 class Operand:
-    """An input of an op: its symbol, its values, and the parameter's path if it is one."""
+    """An input of an op: its symbol, its values, the parameter's path if it is one, what it is for."""
 
     symbol: str
     value: Array
     parameter: str | None = None
+    role: str = ""
 
 
 @dataclass
@@ -64,17 +71,20 @@ class Part:
     delta: Array | None = None
     last_deltas: list[Array | None] = field(default_factory=list)
     """dC/d of the op's further outputs, such as the last states of an LSTM."""
+    batch: int = 1
+    """Samples of the model's input."""
+
+    @property
+    def by_sample(self) -> bool:
+        """Whether the output has an axis of samples; rows of all time steps, say, are none."""
+        axis = 1 if self.op in RECURRENT else 0  # (T, N, H)
+        return self.output.ndim > axis and self.output.shape[axis] == self.batch
 
     def of(self, array: Array, sample: int) -> Array:
-        """Return one sample's share of the output or of something of its shape."""
-        if self.op in RECURRENT:  # (T, N, H)
-            return np.asarray(array[:, sample])
-        return np.asarray(array[sample])
-
-    def has(self, sample: int) -> bool:
-        """Return whether the output has samples, and so many."""
-        axis = 1 if self.op in RECURRENT else 0
-        return self.output.ndim > axis and sample < self.output.shape[axis]
+        """Return one sample's share of the output or of something of its shape, else all of it."""
+        if not self.by_sample:
+            return array
+        return np.asarray(array[:, sample] if self.op in RECURRENT else array[sample])
 
     @property
     def parameters(self) -> list[Operand]:
@@ -87,6 +97,7 @@ class Anatomy:
     """A forward and a backward pass of a model on one batch."""
 
     parts: list[Part]
+    input: Array
     cost: float | None
     output: Array
     target: Array | None
@@ -108,6 +119,7 @@ class _Watcher:
 
     def __init__(self, model: nn.Module, x: trine.Tensor, target: trine.Tensor | None) -> None:
         self.model = model
+        self.batch = x.shape[0] if x.ndim else 1
         self.stack: list[str] = []
         self.seen: list[tuple[Part, list[trine.Tensor]]] = []
         self.held: list[Any] = []
@@ -115,6 +127,7 @@ class _Watcher:
         if target is not None:
             self.symbols[id(target)] = "t"
         self.paths = {id(p): path for path, p in model.named_parameters()}
+        self.taken = set(self.symbols.values())
         self.layer = 0
         self.others = 0
 
@@ -131,41 +144,58 @@ class _Watcher:
         ]
         symbol = self._symbol(op.name, attrs, operands)
         self.held.extend((*inputs, *results))
+        if op.name in VIEWS and operands[0].parameter is not None:
+            self.paths[id(result)] = operands[0].parameter  # a norm takes its weights as one row
+            return
         self.symbols[id(result)] = symbol
         if op.name in VIEWS:
             return
+        if op.name in RECURRENT:
+            for state, last in zip("hc", results[1:], strict=False):
+                self.symbols[id(last)] = f"{state}{self.layer}_T"
         for one in results:
             if one.requires_grad:
                 one.retain_grad()
         path = self.stack[-1] if self.stack else ""
         output = np.array(result.detach().numpy())
-        part = Part(self.layer, path, op.name, dict(attrs), operands, symbol, output)
+        part = Part(
+            self.layer, path, op.name, dict(attrs), operands, symbol, output, batch=self.batch
+        )
         self.seen.append((part, results))
 
     def _operand(self, op: str, place: int, tensor: trine.Tensor) -> Operand:
         path = self.paths.get(id(tensor))
         roles = ROLES.get(op, ())
-        if path is not None and place < len(roles):
-            symbol = f"{roles[place]}{self.layer}"
-            self.symbols.setdefault(id(tensor), symbol)
+        role = roles[place] if place < len(roles) else ""
+        value = np.array(tensor.detach().numpy())
+        if path is not None and role:
+            wanted = f"{role}{self.layer}"
+            symbol = self.symbols.setdefault(id(tensor), path if wanted in self.taken else wanted)
+            self.taken.add(symbol)
         else:
-            symbol = self.symbols.get(id(tensor)) or path or "const"
-        return Operand(symbol, np.array(tensor.detach().numpy()), path)
+            plain = f"{value.item():.6g}" if value.size == 1 else role or "const"
+            symbol = self.symbols.get(id(tensor)) or path or plain
+        return Operand(symbol, value, path, role)
 
     def _symbol(self, op: str, attrs: Mapping[str, Any], operands: list[Operand]) -> str:
-        fused = attrs.get("activation", "none") != "none"
-        if op in WEIGHTED:
-            plain = op in ("linear", "conv2d", "conv_transpose2d") and not fused
-            return f"z{self.layer}" if plain else f"a{self.layer}"
-        first = operands[0].symbol if operands else ""
-        if op in ACTIVATIONS and first == f"z{self.layer}":
-            return f"a{self.layer}"
+        first = operands[0].symbol if operands else "const"
         if op in VIEWS:
             return first
-        if "pool2d" in op:
-            return f"p{self.layer}"
-        self.others += 1
-        return f"y{self.others}"
+        fused = attrs.get("activation", "none") != "none"
+        of = first[1:] if first[0] in "azp" and first[1:].isdigit() else self.layer
+        wanted = ""
+        if op in WEIGHTED:
+            plain = op in ("linear", "conv2d", "conv_transpose2d") and not fused
+            wanted = f"z{self.layer}" if plain else f"a{self.layer}"
+        elif op in ACTIVATIONS:
+            wanted = f"a{of}"
+        elif "pool2d" in op:
+            wanted = f"p{of}"
+        if not wanted or wanted in self.taken:  # such as the second pool of a layer
+            self.others += 1
+            wanted = f"y{self.others}"
+        self.taken.add(wanted)
+        return wanted
 
 
 def _enter(watcher: _Watcher, path: str, module: nn.Module) -> tuple[Any, Any]:
@@ -220,10 +250,16 @@ def record(
         part.delta, *part.last_deltas = [
             None if one.grad is None else np.array(one.grad.numpy()) for one in results
         ]
+    if cost is not None:  # what does not lead to the cost, such as unused last states, is no part
+        watcher.seen = [
+            (part, results) for part, results in watcher.seen
+            if part.delta is not None or not results[0].requires_grad
+        ]  # fmt: skip
     named = dict(model.named_parameters())
     first = output[0] if isinstance(output, tuple) else output
     return Anatomy(
         [part for part, _ in watcher.seen],
+        np.array(x.detach().numpy()),
         None if cost is None else cost.item(),
         values(first),
         None if target is None else np.array(target.numpy()),

@@ -35,6 +35,10 @@ class Desk:
         """Return an int64 tensor on the desk's backend."""
         return trine.tensor(np.asarray(data), dtype="int64", backend=self.backend)
 
+    def given(self, data: Any) -> trine.Tensor:
+        """Return samples or targets: real numbers in the desk's dtype, whole ones as int64."""
+        return self.tensor(data) if np.asarray(data).dtype.kind == "f" else self.integers(data)
+
     @classmethod
     def of(cls, module: nn.Module) -> Desk:
         """Return the desk on which a model stands."""

@@ -17,11 +17,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from trine.dtypes import is_float
 from trine.models.anatomy import Anatomy, Part
+from trine.models.formulas import backward_formulas, formula, number
 from trine.models.mathml import mathml
 from trine.models.network_svg import network_svg
 from trine.models.snapshots import BINS, SUMMARY, Quantity, quantities, snapshot
-from trine.models.worked import backward_formulas, formula, number, worked
+from trine.models.worked import worked
+from trine.models.worked_back import worked_back
 
 if TYPE_CHECKING:
     from trine.models.explanation import Explanation
@@ -29,6 +32,8 @@ if TYPE_CHECKING:
 Array = npt.NDArray[Any]
 MAPS = 16
 """Maps of a layer that are shown as pictures."""
+TINY = 16
+"""Maps of up to so many numbers are not."""
 
 
 def page(note: Explanation) -> str:
@@ -74,7 +79,11 @@ def _walk(note: Explanation) -> Iterator[str]:
     if anatomy.cost is not None:
         cost = f'<span data-q="cost" data-i="0">{number(anatomy.cost)}</span>'
         yield f"<p>Cost C = {cost}</p>"
-    yield f'<div class="wide">{network_svg(anatomy, note.sample)}</div></section>'
+    yield f'<div class="wide">{network_svg(anatomy, note.sample)}</div>'
+    x = anatomy.input
+    if x.ndim == 4 and is_float(x.dtype) and x.shape[2] * x.shape[3] > TINY:
+        yield f"<h3>{mathml('a0')} <small>input</small></h3>{_maps('a0', x[note.sample])}"
+    yield "</section>"
     for place, part in enumerate(anatomy.parts):
         yield from _part(part, place, anatomy, note.sample)
 
@@ -83,20 +92,25 @@ def _part(part: Part, place: int, anatomy: Anatomy, sample: int) -> Iterator[str
     shapes = " × ".join(map(str, part.output.shape)) or "a number"
     where = f" in {escape(part.path)}" if part.path else ""
     yield f'<section class="part"><h2>{escape(part.symbol)}: {escape(part.op)}{where}</h2>'
-    yield f"<p>{shapes}</p>{_formula(formula(part))}"
-    lines = worked(part, sample)
+    yield f"<p>output {shapes}</p>{_formula(formula(part))}"
+    yield from _lines(f"f{place}", worked(part, sample))
+    if part.delta is not None:
+        yield from map(_formula, backward_formulas(part))
+        yield from _lines(f"b{place}", worked_back(part, anatomy, sample))
+    for quantity in quantities(part, anatomy, sample):
+        yield _quantity(quantity)
+    if part.output.ndim == 4 and part.by_sample and part.output[0, 0].size > TINY:
+        yield _maps(part.symbol, part.output[sample])
+    yield "</section>"
+
+
+def _lines(key: str, lines: list[str]) -> Iterator[str]:
+    """Yield formulas with numbers, which the slider's script finds by their key."""
     if lines:
         yield '<div class="wide worked">'
         for i, line in enumerate(lines):
-            yield f'<div data-w="{place}" data-i="{i}">{escape(line)}</div>'
+            yield f'<div data-w="{key}" data-i="{i}">{escape(line)}</div>'
         yield "</div>"
-    if part.delta is not None:
-        yield from map(_formula, backward_formulas(part))
-    for quantity in quantities(part, anatomy, sample):
-        yield _quantity(quantity)
-    if part.output.ndim == 4 and part.output.shape[2] * part.output.shape[3] > 16:
-        yield _maps(part, sample)
-    yield "</section>"
 
 
 def _formula(line: str) -> str:
@@ -106,7 +120,7 @@ def _formula(line: str) -> str:
 def _quantity(quantity: Quantity) -> str:
     head = f"<h3>{mathml(quantity.symbol)} <small>{escape(quantity.meaning)}</small></h3>"
     if quantity.small:
-        return head + _table(quantity.value, quantity.symbol)
+        return head + _table(quantity.value, quantity.symbol, numbered=quantity.steps)
     shape = " × ".join(map(str, quantity.value.shape))
     key = escape(f"|{quantity.symbol}|", quote=True)
     cells = "".join(
@@ -131,14 +145,16 @@ def _bars(quantity: Quantity) -> str:
     )
 
 
-def _table(values: Array, symbol: str) -> str:
-    """Return a matrix as a table; of more axes, one table for each of the leading indices."""
+def _table(values: Array, symbol: str, *, numbered: bool = False) -> str:
+    """Return a matrix as a table, its rows perhaps numbered; of more axes, one table for each of the
+    leading indices.
+    """
     array = np.atleast_1d(np.asarray(values))
     key, index, tables = escape(symbol, quote=True), 0, []
     for matrix in array.reshape(-1, *array.shape[-2:]) if array.ndim > 1 else array[None, None]:
         lines = []
-        for row in matrix:
-            cells = []
+        for count, row in enumerate(matrix, 1):
+            cells = [f"<th>{count}"] if numbered else []
             for value in row:
                 mark = f' data-q="{key}" data-i="{index}"' if symbol else ""
                 cells.append(f"<td{mark}>{number(value)}")
@@ -159,12 +175,11 @@ def _rows(note: Explanation) -> str:
     return f'<div class="wide"><table>{"".join(lines)}</table></div>'
 
 
-def _maps(part: Part, sample: int) -> str:
-    maps = part.output[sample][:MAPS]
+def _maps(symbol: str, maps: Array) -> str:
     pictures = "".join(
-        f'<img alt="map {k + 1} of {escape(part.symbol)}" src="data:image/png;base64,{_png(m)}" '
+        f'<img alt="map {k + 1} of {escape(symbol)}" src="data:image/png;base64,{_png(m)}" '
         f'width="{4 * m.shape[1]}" height="{4 * m.shape[0]}">'
-        for k, m in enumerate(maps)
+        for k, m in enumerate(maps[:MAPS])
     )
     return f'<div class="maps" aria-label="Maps after the last step">{pictures}</div>'
 
@@ -230,6 +245,13 @@ function show(k) {
     if (!bars) continue;
     const tall = 40 * bars[e.dataset.i] / Math.max(1, ...bars);
     e.setAttribute('y', 40 - tall); e.setAttribute('height', tall);
+  }
+  for (const e of document.querySelectorAll('[data-e]')) {
+    const w = (at.q[e.dataset.e] ?? [])[e.dataset.i];
+    if (w === undefined) continue;
+    e.setAttribute('stroke-width', Math.min(0.6 + Math.abs(w), 5));
+    e.setAttribute('class', w < 0 ? 'negative' : 'positive');
+    e.firstChild.textContent = e.dataset.e + ' ' + short(w, 6);
   }
   const shown = document.getElementById('shown');
   if (shown) shown.textContent = steps[k];

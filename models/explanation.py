@@ -8,6 +8,7 @@ tolerance of the element type where that is wider (float64: 1e-8 of the value; f
 from __future__ import annotations
 
 import math
+import textwrap
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -183,24 +184,35 @@ class Explanation:
             ],
         }
 
-    def text(self) -> str:
-        """Return it as plain text for a terminal."""
+    def text(self, width: int = 200) -> str:
+        """Return it as plain text for a terminal so many columns wide."""
         lines = [self.title, f"{self.source} · {self.backend} · {self.dtype}", ""]
-        lines += [f"    {equation}" for equation in self.equations]
+        for equation in self.equations:
+            lines += _wrapped(equation, width, "    ")
         if self.equations:
             lines.append("")
+        lines += self._row_lines(width)
+        for name, matrix in self.matrices.items():
+            lines += ["", f"{name} =", _matrix(matrix, min(width, 100))]
+        for note in self.notes:
+            lines += ["", *_wrapped(note, width)]
+        return "\n".join(lines)
+
+    def _row_lines(self, width: int) -> list[str]:
+        """Return the rows in columns; where these are too wide, the values below the formulas."""
         cells = [(r.symbol, r.formula, r.text(self.dtype), r.judgement()) for r in self.rows]
         widths = [max((len(row[i]) for row in cells), default=0) for i in range(3)]
+        lines = [
+            f"{symbol:<{widths[0]}}  {formula:<{widths[1]}}  {value:>{widths[2]}}  {judgement}".rstrip()
+            for symbol, formula, value, judgement in cells
+        ]
+        if max(map(len, lines), default=0) <= width:
+            return lines
+        lines = []
         for symbol, formula, value, judgement in cells:
-            line = (
-                f"{symbol:<{widths[0]}}  {formula:<{widths[1]}}  {value:>{widths[2]}}  {judgement}"
-            )
-            lines.append(line.rstrip())
-        for name, matrix in self.matrices.items():
-            lines += ["", f"{name} =", _matrix(matrix)]
-        if self.notes:
-            lines += ["", *self.notes]
-        return "\n".join(lines)
+            lines += _wrapped(f"{symbol:<{widths[0]}}  {formula}", width)
+            lines += _wrapped(f"{value}  {judgement}".rstrip(), width, " " * (widths[0] + 2))
+        return lines
 
     def html(self) -> str:
         """Return it as one HTML page that needs nothing from outside."""
@@ -226,7 +238,15 @@ def _failure(row: Row) -> str:
     )
 
 
-def _matrix(matrix: npt.NDArray[Any]) -> str:
+def _matrix(matrix: npt.NDArray[Any], width: int) -> str:
     return np.array2string(
-        np.asarray(matrix), precision=6, suppress_small=False, max_line_width=100
+        np.asarray(matrix), precision=6, suppress_small=False, max_line_width=width
     )
+
+
+def _wrapped(line: str, width: int, indent: str = "") -> list[str]:
+    """Return a line, and what does not fit on lines of its own further in; spaces inside stay."""
+    return textwrap.wrap(
+        line, width, initial_indent=indent, subsequent_indent=indent + "    ",
+        drop_whitespace=True, break_long_words=False, break_on_hyphens=False,
+    ) or [indent]  # fmt: skip

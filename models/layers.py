@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,10 @@ from trine import nn
 from trine.models.anatomy import Part, record
 from trine.models.desk import values
 from trine.models.explanation import Explanation
-from trine.models.worked import formula
+from trine.models.formulas import formula
+
+if TYPE_CHECKING:
+    from trine.models.registry import System
 
 SHOWN = 64
 """Matrices of up to so many elements are printed."""
@@ -76,18 +79,37 @@ def _part(note: Explanation, part: Part) -> None:
 
 
 def explain(what: str | nn.Module, *args: Any, **options: Any) -> Explanation:
-    """Explain a worked example by its name, or a model on an input: `explain(model, x, y)`.
+    """Explain a system by its name, or a model on an input: `explain(model, x, y)`.
 
-    Raises ValueError for an unknown name or a system without an explanation.
+    A worked example comes with its source's numbers; any other system that learns by gradients is
+    shown op by op, untrained, on its first samples.
+
+    Raises ValueError for an unknown name or a system that does neither.
     """
     from trine.models.registry import get  # noqa: PLC0415 (the registry knows no layers)
 
     if isinstance(what, nn.Module):
         return explain_model(what, *args, **options)
     system = get(what)
-    if system.explain is None:
+    if system.explain is not None:
+        return system.explain(*args, **options)
+    return _untrained(system, *args, **options)
+
+
+def _untrained(system: System, backend: str = "numpy", dtype: str = "float64") -> Explanation:
+    """Explain a system that is only trained, before its training."""
+    from trine.models.lesson import lesson_of  # noqa: PLC0415 (data sets and optimisers)
+
+    title = system.summary[:1].upper() + system.summary[1:]
+    note = Explanation(system.name, title, system.source, backend, dtype)
+    note.anatomies = lesson_of(system, backend, dtype, 0)
+    if not note.anatomies:
         raise ValueError(
-            f"[explain] expected a worked example, got {what!r}, which is only trained. Pass its"
-            " model and an input: explain(model, x, y)."
+            f"[explain] expected a system that learns by gradients, got {system.name!r}, which learns "
+            f"by a rule of its own. Run: trine train {system.name}"
         )
-    return system.explain(*args, **options)
+    note.notes.append(
+        f"The net on the first samples of its data, untrained at step 0. A trained one: trine train "
+        f"{system.name}, then trine explain runs/{system.name}."
+    )
+    return note

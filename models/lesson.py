@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
 import numpy.typing as npt
 
 import trine
@@ -16,6 +15,8 @@ from trine.models.registry import System
 
 SHOTS = 24
 """Anatomies of a long training; more would make a page heavy without showing more."""
+KEPT = 4_000_000
+"""Weights that the anatomies of a training hold together; each holds them and their gradients."""
 BATCH = 4
 """Samples of a lesson where the system's own batch is larger."""
 
@@ -48,7 +49,9 @@ def lesson(
 ) -> list[tuple[int, Anatomy]]:
     """Train a model on one batch by gradient descent; return (step, anatomy) at some moments."""
     optimizer = optim.SGD([p for p in model.parameters() if p.requires_grad], lr=rate)
-    wanted, found = set(moments(steps)), []
+    size = sum(p.numel() for p in model.parameters())
+    wanted = set(moments(steps, min(SHOTS, max(1, KEPT // max(1, size)))))
+    found = []
     model.eval()
     for step in range(steps + 1):
         if step in wanted:
@@ -83,7 +86,6 @@ def lesson_of(system: System, backend: str, dtype: str, steps: int) -> list[tupl
         if hasattr(model, "start"):
             model.start()  # numbers that are given, in the dtype that the model has now
         data, count = system.splits().train, min(system.batch_size, BATCH)
-        x, y = data.x[:count], np.asarray(data.y[:count])
-        target = desk.tensor(y) if y.dtype.kind == "f" else desk.integers(y)
+        x, y = desk.given(data.x[:count]), desk.given(data.y[:count])
         rate = system.lr if system.optimizer == "sgd" else 0.1
-        return lesson(model, desk.tensor(x), target, system.loss, rate, steps)
+        return lesson(model, x, y, system.loss, rate, steps)

@@ -64,13 +64,33 @@ def _atom(tokens: list[str], place: int) -> tuple[str, int]:
     if token[0].isalpha():
         return _name(token, _is_script(tokens, place + 1)), place + 1
     if token.isspace():
-        return ('<mspace width="1.2em"/>' if len(token) > 1 else ""), place + 1
+        if len(token) == 1 and not _between_symbols(tokens, place):
+            return "", place + 1
+        return f'<mspace width="{1.2 if len(token) > 1 else 0.25}em"/>', place + 1
     kind, text = (
         ("mn", token.replace("x", "×"))
         if token[0].isdigit()
         else ("mo", OPERATORS.get(token, token))
     )
     return f"<{kind}>{escape(text)}</{kind}>", place + 1
+
+
+def _between_symbols(tokens: list[str], place: int) -> bool:
+    """Return whether a space stands for a product, as in `di i`."""
+    if not 0 < place < len(tokens) - 1:
+        return False
+    return _is_symbol(tokens[place + 1]) and (
+        tokens[place - 1][0].isdigit() or _is_symbol(tokens[place - 1])
+    )
+
+
+def _is_symbol(token: str) -> bool:
+    """Return whether a token is a letter, a Greek name or a function, not a word of text."""
+    match = PARTIAL.match(token) or SYMBOL.match(token)
+    if match is None:
+        return False
+    name = match[1]
+    return (len(name) <= 2 or name in GREEK or name in FUNCTIONS) and token not in WORDS
 
 
 def _name(token: str, scripted: bool) -> str:
@@ -83,8 +103,7 @@ def _name(token: str, scripted: bool) -> str:
     match = SYMBOL.match(token)
     assert match is not None  # TOKEN makes words of this shape only
     name, digits, prime = match.groups()
-    short = (len(name) <= 2 or name in GREEK or name in FUNCTIONS) and name not in WORDS
-    if not (short or digits or prime or scripted):
+    if not (_is_symbol(name) or digits or prime or scripted):
         return f"<mtext>&#160;{escape(name)}&#160;</mtext>"
     symbol = f"<mi>{escape(GREEK.get(name, name))}</mi>"
     if prime:

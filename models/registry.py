@@ -128,8 +128,9 @@ class System:
         """Return how many numbers the built model learns; 0 without a model."""
         if self.build is None:
             return 0
-        init = importlib.import_module("trine.nn").init
-        with init.skipped():  # drawing a hundred million numbers takes seconds
+        trine, init = importlib.import_module("trine"), importlib.import_module("trine.nn").init
+        # Drawing a hundred million numbers takes seconds; so does starting a backend to count.
+        with trine.use("numpy"), init.skipped():
             model = self.build()
         return sum(_size(p.shape) for p in model.parameters() if p.requires_grad)
 

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from trine.models.anatomy import Anatomy, Part
-from trine.models.lstm_steps import lstm_steps
-from trine.models.worked import slope, worked
+from trine.models.anatomy import RECURRENT, Anatomy, Part
+from trine.models.recurrent_steps import recurrent_steps
+from trine.models.worked import SLOPES, slope, worked
+from trine.models.worked_back import worked_back
 
 Array = npt.NDArray[Any]
 
@@ -30,11 +31,13 @@ class Quantity:
     symbol: str
     meaning: str
     value: Array
+    steps: bool = False
+    """Whether rows are time steps, which are all given."""
 
     @property
     def small(self) -> bool:
         """Whether it is given whole."""
-        return self.value.size <= SMALL
+        return self.steps or self.value.size <= SMALL
 
     def summary(self) -> list[float]:
         """Return Euclidean norm, smallest and largest value."""
@@ -52,46 +55,50 @@ class Quantity:
 
 def quantities(part: Part, anatomy: Anatomy, sample: int) -> Iterator[Quantity]:
     """Yield what there is to see of an op: output, slope, error, weights, gradients, new weights."""
-    if part.has(sample):
-        yield Quantity(part.symbol, "output", part.of(part.output, sample))
-    elif not part.output.ndim:
-        yield Quantity(part.symbol, "cost", part.output.reshape(1))
+    rows = "" if part.by_sample else ", all rows"
+    if not part.output.ndim:
+        yield Quantity(part.symbol, "number", part.output.reshape(1))
+    else:
+        yield Quantity(part.symbol, f"output{rows}", part.of(part.output, sample))
     steep = slope(part)
-    if steep is not None and part.has(sample):
-        yield Quantity(f"act'({part.inputs[0].symbol})", "slope", part.of(steep, sample))
-    if part.delta is not None and part.has(sample):
-        yield Quantity(f"dC/d{part.symbol}", "error", part.of(part.delta, sample))
-    if part.op == "lstm":
-        for name, rows in lstm_steps(part, sample).items():
-            yield Quantity(name, f"a row a time step, the first {rows.shape[1]} units", rows)
+    if steep is not None and part.output.ndim:
+        z = part.inputs[0].symbol if part.op in SLOPES else f"z{part.layer}"
+        yield Quantity(f"act'({z})", f"slope{rows}", part.of(steep, sample))
+    if part.delta is not None and part.output.ndim:
+        yield Quantity(f"dC/d{part.symbol}", f"error{rows}", part.of(part.delta, sample))
+    if part.op in RECURRENT:
+        for name, steps in recurrent_steps(part, sample).items():
+            meaning = f"a row a time step, the first {steps.shape[1]} units"
+            yield Quantity(f"{name}{part.layer}", meaning, steps, steps=True)
     for operand in part.parameters:
         assert operand.parameter is not None  # these are the learned ones
         path, symbol = operand.parameter, operand.symbol
-        yield Quantity(symbol, path, operand.value)
+        yield Quantity(symbol, path, anatomy.weights[path])
         if path in anatomy.grads:
             yield Quantity(f"dC/d{symbol}", f"gradient of {path}", anatomy.grads[path])
         new = anatomy.updated(path)
         if new is not None:
-            yield Quantity(f"{symbol}'", f"{path} after a step", new)
+            step = f"{path} after a step: {symbol} - {anatomy.rate:g} dC/d{symbol}"
+            yield Quantity(f"{symbol}'", step, new)
 
 
 def snapshot(anatomy: Anatomy, sample: int) -> dict[str, Any]:
     """Return an anatomy's numbers for the page's script: whole, summaries, bars, worked lines."""
     whole: dict[str, list[float]] = {}
     bars: dict[str, list[int]] = {}
-    lines: list[list[str]] = []
-    for part in anatomy.parts:
+    lines: dict[str, list[str]] = {}
+    for place, part in enumerate(anatomy.parts):
         for quantity in quantities(part, anatomy, sample):
             if quantity.small:
                 whole[quantity.symbol] = _plain(quantity.value)
             else:
                 whole[f"|{quantity.symbol}|"] = _plain(np.array(quantity.summary()))
                 bars[quantity.symbol] = quantity.histogram()
-        lines.append(worked(part, sample))
-    if anatomy.parts:
-        x = anatomy.parts[0].inputs[0].value
-        if x.ndim > 1 and x[sample].size <= SMALL:
-            whole["a0"] = _plain(x[sample])
+        lines[f"f{place}"] = worked(part, sample)
+        lines[f"b{place}"] = worked_back(part, anatomy, sample)
+    x = anatomy.input
+    if x.ndim > 1 and x[sample].size <= SMALL:
+        whole["a0"] = _plain(x[sample])
     if anatomy.cost is not None:
         whole["cost"] = [anatomy.cost]
     return {"q": whole, "h": bars, "w": lines}

@@ -1,46 +1,33 @@
-"""The formula of each op of an anatomy, and the same formula with one sample's numbers put in."""
+"""The formulas of an anatomy's ops with one sample's numbers put in."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from itertools import islice, product
+from itertools import product
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from trine.models.anatomy import Part
+from trine.models.formulas import ACTS, number
 
 Array = npt.NDArray[Any]
 
 TERMS = 8
 """A sum is written out up to so many terms, and so many of its units."""
 WINDOWS = 4
-"""Windows of a map that are written out."""
+"""Windows that are written out of a layer with more than SMALL of them: some from its middle."""
+SMALL = 64
+PRODUCTS = 25
+"""Products of a window that are written out."""
 
-ACTS = {
-    "sigmoid": ("s({z}) = 1 / (1 + exp(-{z}))", "{a} (1 - {a})"),
-    "tanh": ("tanh {z}", "1 - {a}^2"),
-    "relu": ("max(0, {z})", "1 where {z} > 0, else 0"),
-}
 SLOPES: dict[str, Callable[[Array], Array]] = {
     "sigmoid": lambda a: a * (1.0 - a),
     "tanh": lambda a: 1.0 - a * a,
     "relu": lambda a: (a > 0).astype(a.dtype),
 }
 """act'(z) from a = act(z)."""
-
-PRIMITIVES = {
-    "add": "{0} + {1}", "sub": "{0} - {1}", "mul": "{0} (.) {1}", "div": "{0} / {1}",
-    "pow": "{0}^{1}", "neg": "-{0}", "exp": "exp({0})", "log": "log({0})", "sum": "sum of {0}",
-    "matmul": "{0} {1}", "softmax": "exp({0}) / sum exp({0})",
-    "log_softmax": "{0} - log sum exp({0})", "flatten": "{0} as one row", "dropout": "{0}",
-}  # fmt: skip
-
-
-def number(value: float) -> str:
-    """Return a number as it is written into formulas: six significant digits."""
-    return f"{float(value) + 0.0:.6g}"  # no minus before a zero
 
 
 def signed(value: float) -> str:
@@ -49,81 +36,12 @@ def signed(value: float) -> str:
     return f"({text})" if text.startswith("-") else text
 
 
-def formula(part: Part) -> str:
-    """Return what the op computes, in the symbols of its layer."""
-    names = [operand.symbol for operand in part.inputs]
-    if part.op in FORMULAS:
-        return f"{part.symbol}{FORMULAS[part.op](part, names)}"
-    if part.op in ACTS:
-        return f"{part.symbol} = " + ACTS[part.op][0].format(z=names[0])
-    text = PRIMITIVES.get(part.op, "")
-    if text and len(names) > text.count("{1}"):
-        return f"{part.symbol} = " + text.format(*names)
-    return f"{part.symbol} = {part.op}({', '.join(names)})"
-
-
-def _linear_formula(part: Part, names: list[str]) -> str:
-    z = f"{names[1]} {names[0]}" + (f" + {names[2]}" if len(names) > 2 else "")
-    act = part.attrs.get("activation", "none")
-    return f" = {z}" if act == "none" else f" = {act}({z})"
-
-
-def _conv2d_formula(part: Part, names: list[str]) -> str:
-    bias = f" + {names[2]}[k]" if len(names) > 2 else ""
-    stride, padding = part.attrs.get("stride", (1, 1)), part.attrs.get("padding", (0, 0))
-    i, j = (
-        (f"{s} {index}" if s > 1 else index) + (f"-{p}" if p else "")
-        for s, index, p in zip(stride, "ij", padding, strict=True)
-    )
-    return f"[k,i,j] = sum over c,r,s of {names[1]}[k,c,r,s] {names[0]}[c,{i}+r,{j}+s]{bias}"
-
-
-FORMULAS: dict[str, Callable[[Part, list[str]], str]] = {
-    "linear": _linear_formula,
-    "conv2d": _conv2d_formula,
-    "max_pool2d": lambda _, n: f" = the largest {n[0]} of each window (ties: the first)",
-    "avg_pool2d": lambda _, n: f" = the mean {n[0]} of each window",
-    "adaptive_avg_pool2d": lambda _, n: f" = the mean {n[0]} of each window",
-    "lstm": lambda _, n: (
-        ": i, f, o = s(z), g = tanh z of W_ih x_t + b_ih + W_hh h_(t-1) + b_hh;  "
-        "c_t = f (.) c_(t-1) + i (.) g;  h_t = o (.) tanh c_t"
-    ),
-    "cross_entropy": lambda _, n: f" = -log( exp {n[0]}[t] / sum exp {n[0]} )",
-}
-"""What follows the symbol of the output."""
-
-
-def backward_formulas(part: Part) -> list[str]:
-    """Return how the error passes through the op and what it leaves in the parameters."""
-    names = [operand.symbol for operand in part.inputs]
-    if part.op in ACTS:
-        slope = ACTS[part.op][1].format(z=names[0], a=part.symbol)
-        return [f"dC/d{names[0]} = dC/d{part.symbol} (.) act'({names[0]}),  act' = {slope}"]
-    lines = BACKWARD.get(part.op, ())
-    shown = [line for line in lines if len(names) > 2 or "{2}" not in line]
-    return [line.format(*names, *[""] * 3, y=part.symbol) for line in shown]
-
-
-BACKWARD: dict[str, tuple[str, ...]] = {
-    "linear": (
-        "dC/d{1} = delta {0}^T  with delta = dC/d{y}   (BP3)",
-        "dC/d{2} = delta   (BP4)",
-        "dC/d{0} = {1}^T delta   (BP2)",
-    ),
-    "conv2d": (
-        "dC/d{1}[k,c,r,s] = sum over i,j of delta[k,i,j] {0}[c,i+r,j+s]  with delta = dC/d{y}",
-        "dC/d{2}[k] = sum of delta[k]",
-        "dC/d{0} = delta, padded, convolved with {1} turned by 180 degrees",
-    ),
-    "max_pool2d": ("dC/d{0} = dC/d{y} at the winner of each window, 0 elsewhere",),
-    "avg_pool2d": ("dC/d{0} = dC/d{y}, shared evenly by the window",),
-    "adaptive_avg_pool2d": ("dC/d{0} = dC/d{y}, shared evenly by the window",),
-    "lstm": (
-        "do = dh (.) tanh c;  dc = dc + dh (.) o (.) (1 - tanh^2 c);  df = dc (.) c_(t-1)",
-        "di = dc (.) g;  dg = dc (.) i;  each times act' gives dz;  dx_t = W_ih^T dz, dh_(t-1) = W_hh^T dz",
-    ),
-    "cross_entropy": ("dC/d{0} = softmax({0}) - 1 at t,  / batch   (BP1)",),
-}
+def sum_of_products(factors: Array, others: Array, shown: int = TERMS) -> str:
+    """Return a sum of products with numbers: the first ones, and how many there are more."""
+    pairs = list(zip(factors.ravel(), others.ravel(), strict=True))
+    terms = [f"{signed(a)}·{signed(b)}" for a, b in pairs[:shown]]
+    left = len(pairs) - len(terms)
+    return " + ".join(terms) + (f" + ({left} more)" if left else "")
 
 
 def slope(part: Part) -> Array | None:
@@ -137,24 +55,25 @@ def worked(part: Part, sample: int = 0) -> list[str]:
 
     The numbers are those that the backend computed; a line's right side is the output itself.
     """
-    write = {"linear": _linear, "conv2d": _conv2d, "max_pool2d": _max_pool2d}.get(part.op)
+    write = {
+        "linear": _linear, "conv2d": _conv2d, "max_pool2d": _max_pool2d, "avg_pool2d": _avg_pool2d,
+    }.get(part.op)  # fmt: skip
     if write is None and part.op in ACTS:
         write = _activation
-    if write is None or part.output.ndim < 2 or sample >= len(part.output):
+    if write is None or part.output.ndim < 2 or not part.by_sample:
         return []
     return list(write(part, sample))
 
 
 def _linear(part: Part, sample: int) -> Iterator[str]:
     x, weight = part.inputs[0].value, part.inputs[1].value
-    x = x.reshape(-1, x.shape[-1])[sample]
-    if x.size > TERMS:
+    if x.shape[-1] > TERMS:
         return
+    x = x[sample]
     for j in range(min(len(weight), TERMS)):
-        terms = [f"{number(w)}·{signed(a)}" for w, a in zip(weight[j], x, strict=True)]
-        terms += [signed(part.inputs[2].value[j])] if len(part.inputs) > 2 else []
-        out = number(part.output.reshape(-1, len(weight))[sample, j])
-        yield f"{part.symbol}[{j + 1}] = {' + '.join(terms)} = {out}"
+        bias = f" + {signed(part.inputs[2].value[j])}" if len(part.inputs) > 2 else ""
+        out = number(part.output[sample, j])
+        yield f"{part.symbol}[{j + 1}] = {sum_of_products(weight[j], x)}{bias} = {out}"
 
 
 def _activation(part: Part, sample: int) -> Iterator[str]:
@@ -165,17 +84,24 @@ def _activation(part: Part, sample: int) -> Iterator[str]:
     for j, (before, after) in enumerate(zip(z.ravel(), a.ravel(), strict=True), 1):
         value = shown.split(" = ")[-1].format(z=signed(before))
         line = f"{part.symbol}[{j}] = {value} = {number(after)}"
-        slope = SLOPES[part.op](np.asarray(after))
-        if part.op == "relu":
-            yield f"{line};  act' = {number(float(slope))}"
-        else:
-            yield f"{line};  act' = {factor.format(a=number(after))} = {number(float(slope))}"
+        slope = float(SLOPES[part.op](np.asarray(after)))
+        middle = "" if part.op == "relu" else f"{factor.format(a=signed(after))} = "
+        yield f"{line};  act' = {middle}{number(slope)}"
 
 
-def windows(part: Part, sample: int) -> Iterator[tuple[tuple[int, int, int], Array, Array]]:
-    """Yield (k, i, j), the window (C, R, S) under a filter and its products with the weights.
+def shown_windows(maps: Array) -> list[tuple[int, int, int]]:
+    """Return the (k, i, j) of maps (K, H, W) that are written out: all, or some in the middle."""
+    if maps.size <= SMALL:
+        return [(k, i, j) for k, i, j in np.ndindex(*maps.shape)]
+    height, width = maps.shape[1:]
+    first = max(0, (width - WINDOWS) // 2)
+    return [(0, height // 2, j) for j in range(first, min(width, first + WINDOWS))]
 
-    Zeros stand where a window reaches into the padding.
+
+def window(part: Part, sample: int, place: tuple[int, int, int]) -> Array:
+    """Return the window (C, R, S) that a convolution weighs by W[k] for its output (k, i, j).
+
+    Zeros stand where the window reaches into the padding.
     """
     x, weight = part.inputs[0].value[sample], part.inputs[1].value
     stride, padding = part.attrs.get("stride", (1, 1)), part.attrs.get("padding", (0, 0))
@@ -183,26 +109,25 @@ def windows(part: Part, sample: int) -> Iterator[tuple[tuple[int, int, int], Arr
     filters, channels, rows, columns = weight.shape
     groups = x.shape[0] // channels
     padded = np.pad(x, ((0, 0), (padding[0],) * 2, (padding[1],) * 2))
-    for k, i, j in product(*(range(n) for n in part.output.shape[1:])):
-        first = (k // (filters // groups)) * channels
-        top, left = i * stride[0], j * stride[1]
-        window = padded[
-            first : first + channels,
-            top : top + (rows - 1) * dilation[0] + 1 : dilation[0],
-            left : left + (columns - 1) * dilation[1] + 1 : dilation[1],
-        ]
-        yield (k, i, j), window, window * weight[k]
+    k, i, j = place
+    first = (k // (filters // groups)) * channels
+    top, left = i * stride[0], j * stride[1]
+    seen: Array = padded[
+        first : first + channels,
+        top : top + (rows - 1) * dilation[0] + 1 : dilation[0],
+        left : left + (columns - 1) * dilation[1] + 1 : dilation[1],
+    ]
+    return seen
 
 
 def _conv2d(part: Part, sample: int) -> Iterator[str]:
     bias = part.inputs[2].value if len(part.inputs) > 2 else None
-    for (k, i, j), _, products in islice(windows(part, sample), WINDOWS):
-        terms = [signed(p) for p in products.ravel()[:TERMS]]
-        left = products.size - len(terms)
-        more = f" + ({left} more)" if left else ""
+    for k, i, j in shown_windows(part.output[sample]):
+        seen = window(part, sample, (k, i, j))
+        products = sum_of_products(part.inputs[1].value[k], seen, PRODUCTS)
         end = f" + {signed(bias[k])}" if bias is not None else ""
         value = number(part.output[sample, k, i, j])
-        yield f"{part.symbol}[{k + 1},{i},{j}] = {' + '.join(terms)}{more}{end} = {value}"
+        yield f"{part.symbol}[{k + 1},{i},{j}] = {products}{end} = {value}"
 
 
 def winners(part: Part, sample: int) -> Array:
@@ -225,7 +150,20 @@ def winners(part: Part, sample: int) -> Array:
 
 def _max_pool2d(part: Part, sample: int) -> Iterator[str]:
     where = winners(part, sample)
-    for c, i, j in islice(np.ndindex(*part.output.shape[1:]), WINDOWS):
+    for c, i, j in shown_windows(part.output[sample]):
         h, w = where[c, i, j]
         value = number(part.output[sample, c, i, j])
         yield f"{part.symbol}[{c + 1},{i},{j}] = {part.inputs[0].symbol}[{c + 1},{h},{w}] = {value}"
+
+
+def _avg_pool2d(part: Part, sample: int) -> Iterator[str]:
+    size, stride = part.attrs["kernel_size"], part.attrs["stride"]
+    if part.attrs.get("padding", (0, 0)) != (0, 0) or part.attrs.get("ceil_mode"):
+        return  # what a window at the border is divided by is another matter
+    for c, i, j in shown_windows(part.output[sample]):
+        top, left = i * stride[0], j * stride[1]
+        seen = part.inputs[0].value[sample, c, top : top + size[0], left : left + size[1]]
+        terms = " + ".join(map(signed, seen.ravel()[:PRODUCTS]))
+        more = f" + ({seen.size - PRODUCTS} more)" if seen.size > PRODUCTS else ""
+        value = number(part.output[sample, c, i, j])
+        yield f"{part.symbol}[{c + 1},{i},{j}] = ({terms}{more}) / {seen.size} = {value}"

@@ -201,8 +201,8 @@ class RecurrentOps:
             dz[t] = self._keep(here, dz_t)
             dh = self._keep(here, self.matmul(dz[t], w_hh), dh)
         before = self._before(out, h0, alive, reverse)
-        errors = dz, self._keep(alive, x), dz, before, w_ih
-        grad_x, *grads = self._weight_gradients(*errors, input_grad)
+        all_steps = dz, self._keep(alive, x), dz, before, w_ih
+        grad_x, *grads = self._weight_gradients(*all_steps, input_grad)
         return (grad_x, dh, *grads, dz.sum(axis=(0, 1)))
 
     @op(outputs=_gru_outputs)
@@ -289,8 +289,8 @@ class RecurrentOps:
             d_x[t] = self._keep(here, xp.concatenate([dr, dz, dn], axis=1))
             d_h[t] = self._keep(here, xp.concatenate([dr, dz, dn * r], axis=1))
             dh = self._keep(here, dh_t * z + self.matmul(d_h[t], w_hh), dh)
-        errors = d_x, self._keep(alive, x), d_h, before, w_ih
-        grad_x, *grads = self._weight_gradients(*errors, input_grad)
+        all_steps = d_x, self._keep(alive, x), d_h, before, w_ih
+        grad_x, *grads = self._weight_gradients(*all_steps, input_grad)
         return (grad_x, dh, *grads, d_x.sum(axis=(0, 1)), d_h.sum(axis=(0, 1)))
 
     @op(outputs=_lstm_outputs)
@@ -388,6 +388,6 @@ class RecurrentOps:
             dh = self._keep(here, self.matmul(dz[t], w_hh), dh)
             dc = self._keep(here, dc_t * f, dc)
         before = self._before(out, h0, alive, reverse)
-        errors = dz, self._keep(alive, x), dz, before, w_ih
-        grad_x, *grads = self._weight_gradients(*errors, input_grad)
+        all_steps = dz, self._keep(alive, x), dz, before, w_ih
+        grad_x, *grads = self._weight_gradients(*all_steps, input_grad)
         return (grad_x, dh, dc, *grads, dz.sum(axis=(0, 1)))

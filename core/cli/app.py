@@ -280,7 +280,10 @@ def data(data_dir: DataDir = None, json: JsonFlag = False) -> None:
 def explain(
     target: Annotated[
         str | None,
-        typer.Argument(metavar="EXAMPLE|RUN", help="A worked example, or the folder of a run."),
+        typer.Argument(
+            metavar="EXAMPLE|RUN",
+            help="A worked example, another system, or the folder of a run.",
+        ),
     ] = None,
     sample: Annotated[
         int, typer.Option(min=0, help="Which test sample of a run, or sample of a lesson.")

@@ -10,6 +10,7 @@ import numpy as np
 from trine import atomic, models
 from trine.cli import setup
 from trine.cli.anatomy_view import show_anatomy
+from trine.cli.inspect import require_gradients
 from trine.cli.output import console, emit_json, notes, table
 from trine.cli.predict import load_run
 from trine.models.explanation import Explanation
@@ -36,7 +37,14 @@ def run(
     if list_examples or target is None:
         _list(json=json)
         return
-    if Path(target).is_dir():
+    if Path(target).is_dir() and (
+        (Path(target) / "config.json").exists() or target not in models.names()
+    ):
+        if step is not None:
+            raise ValueError(
+                "[explain] expected an example for --step, got the folder of a run, which holds the net "
+                "after its last step. Leave out --step."
+            )
         _explain_run(
             Path(target), sample=sample, html=html, csv=csv, backend=backend, device=device,
             json=json,
@@ -72,27 +80,24 @@ def _explain_example(
     json: bool,
 ) -> None:
     system = models.get(name)
-    if system.explain is None:
-        raise ValueError(
-            f"[explain] expected a worked example or the folder of a run, got {name!r}, which is only "
-            f"trained. Run: trine train {name}, then trine explain runs/{name}. Examples: trine "
-            "explain --list"
-        )
     chosen, _ = setup.choose_backend(backend, device, 0)
     options = {}
-    if step is not None and "step" in inspect.signature(system.explain).parameters:
+    worked = system.explain
+    if step is not None and worked is not None and "step" in inspect.signature(worked).parameters:
         options["step"] = step
-    explanation = system.explain(backend=chosen.name, dtype=dtype, **options)
+    explanation = models.explain(name, backend=chosen.name, dtype=dtype, **options)
     files = html is not None or csv is not None  # a terminal shows one step only: the first
     steps = step if step is not None else PAGE_STEPS if files else 0
-    explanation.anatomies = lesson_of(system, chosen.name, dtype, steps)
+    if steps or not explanation.anatomies:
+        explanation.anatomies = lesson_of(system, chosen.name, dtype, steps)
     if step is not None and not explanation.anatomies:
         raise ValueError(
             f"[explain] expected an example that is trained in steps, got {name!r}. Leave out --step."
         )
-    if explanation.anatomies and not explanation.anatomies[0][1].parts[0].has(sample):
+    samples = len(explanation.anatomies[0][1].input) if explanation.anatomies else 1
+    if sample >= samples:
         raise ValueError(
-            f"[explain] expected a sample of the lesson, got {sample}. Try --sample 0."
+            f"[explain] expected a sample of the lesson, below {samples}, got {sample}. Try --sample 0."
         )
     explanation.sample = sample
     _present(explanation, html, csv, json=json)
@@ -104,7 +109,10 @@ def _explain_run(
     folder: Path, *, sample: int, html: Path | None, csv: Path | None, backend: str, device: int,
     json: bool,
 ) -> None:  # fmt: skip
+    if backend == "auto":
+        backend = "numpy"  # one sample, once: less than it takes to start another
     model, config = load_run(folder, backend, device)
+    require_gradients("explain", config["model"], model)
     system = models.get(config["model"])
     named = isinstance(config["data"], str) and config["data"] != "made"
     splits = system.splits(None, config["data"] if named else None)
@@ -131,7 +139,7 @@ def _present(explanation: Explanation, html: Path | None, csv: Path | None, *, j
     if json:
         emit_json(explanation.json())
         return
-    console.print(explanation.text(), highlight=False, markup=False)
+    console.print(explanation.text(console.width), highlight=False, markup=False, soft_wrap=True)
     if explanation.anatomies:
         step, anatomy = explanation.anatomies[-1]
         show_anatomy(console, step, anatomy, explanation.sample)

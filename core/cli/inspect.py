@@ -13,6 +13,7 @@ from trine.cli import setup
 from trine.cli.graph_svg import graph_svg
 from trine.cli.output import console, emit_json, notes, table
 from trine.cli.train import load_splits, trainable_system
+from trine.cli.wrong_ops import wrong_ops
 from trine.models.registry import System
 
 
@@ -76,17 +77,31 @@ def gradcheck(
     model.eval()
     loss = system.loss
     assert loss is not None  # trainable systems have one
-    parameters = list(model.parameters())
+    named = dict(model.named_parameters())
     with nullcontext() if system.hold is None else system.hold(model, x):
         result = trine.gradcheck(
-            lambda *_: loss(model(x), target), parameters, raise_exception=False
-        )
+            lambda *_: loss(model(x), target), list(named.values()), names=list(named),
+            raise_exception=False,
+        )  # fmt: skip
+        faults = wrong_ops(model, x, target, loss) if result.wrong else []
     if json:
         emit_json(
-            {"model": name, "backend": chosen.name, "ok": bool(result), "report": str(result)}
-        )
+            {
+                "model": name, "backend": chosen.name, "ok": bool(result), "report": str(result),
+                "wrong": [{"op": f.op, "layer": f.layer, "report": f.report} for f in faults],
+            }
+        )  # fmt: skip
     else:
-        console.print(f"{name} on {chosen.name}: {result}", highlight=False, markup=False)
+        lines = [f"{name} on {chosen.name}: {result}"] + [
+            f"The backward rule of {fault.op} is wrong, in {fault.layer}: {fault.report}"
+            for fault in faults
+        ]
+        if result.wrong and not faults:
+            lines.append(
+                "Checked by itself, each op that the model records has a right backward rule."
+            )
+        for line in lines:
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
     if not result:
         raise SystemExit(1)
 
@@ -120,7 +135,13 @@ def compare(
         require_gradients("compare", name, model)
         result = compare_backends(model, x, target, loss=system.loss, backends=(names[0], names[1]))
     if json:
-        emit_json({"model": name, "backends": names, "agree": bool(result), "report": str(result)})
+        first = None if result.first is None else result.first.name
+        emit_json(
+            {
+                "model": name, "backends": names, "agree": bool(result), "first": first,
+                "report": str(result),
+            }
+        )  # fmt: skip
     else:
         console.print(str(result), highlight=False, markup=False)
     if not result:

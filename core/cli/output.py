@@ -20,15 +20,23 @@ notes = Console(stderr=True, width=None if sys.stderr.isatty() else 200)
 """What accompanies them (choices made, progress, warnings) goes to stderr."""
 
 
+WHOLE = 20
+"""Columns of cells up to so long are not wrapped; the longer ones share what is left."""
+
+
 def table(title: str | None, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Print a table; columns whose cells are all numbers are aligned to the right."""
     body = [[str(cell) for cell in row] for row in rows]
     result = Table(title=title, title_justify="left", header_style="bold")
     for i, name in enumerate(columns):
         numeric = bool(body) and all(_is_number(row[i]) for row in body)
+        short = max((len(row[i]) for row in body), default=0) <= WHOLE
         last = i == len(columns) - 1
         result.add_column(
-            name, justify="right" if numeric else "left", overflow="fold", no_wrap=not last
+            name,
+            justify="right" if numeric else "left",
+            overflow="fold",
+            no_wrap=short and not last,
         )
     for row in body:
         result.add_row(*map(Text, row))  # as Text: brackets in cells are no markup

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,9 +13,11 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 import trine
+from trine.cli import output
 from trine.cli.app import app
 
 RUNNER = CliRunner()
@@ -111,7 +115,11 @@ def test_resume_continues(run, tmp_path):
         (("train", "mlp", "--optimizer", "adan"), "Did you mean 'adam'"),
         (("train", "mlp", "--kernel-file", "/nowhere.py"), "found no file"),
         (("predict", "/nowhere", "digits:0"), "expected the folder of a training run"),
-        (("explain", "mlp"), "expected a worked example"),
+        (("explain", "hopfield"), "expected a system that learns by gradients"),
+        (("explain", "lenet"), "Did you mean 'lenet5'"),
+        (("explain", "hand", "--sample", "1"), "expected a sample of the lesson, below 1"),
+        (("explain", "pca", "--step", "3"), "expected an example that is trained in steps"),
+        (("explain", "xor", "--html", "/nowhere/page.html"), "/nowhere"),
         (("compare", "mlp", "--backends", "numpy"), "expected two backends"),
         (("check", "conv3d"), "expected a known op"),
         (("check", "--backend", "cuda"), "expected a known backend"),
@@ -214,6 +222,16 @@ def test_explain_prints_and_writes(tmp_path):
     assert page.read_text().startswith("<!doctype html>")
     assert last_json(invoke("explain", "hand", "--backend", "numpy", "--json"))["ok"]
     assert "hand" in invoke("explain", "--list").stdout
+
+
+def test_tables_are_not_cut_at_eighty_columns(monkeypatch):
+    screen = io.StringIO()
+    monkeypatch.setattr(output, "console", Console(file=screen, width=80))
+    invoke("explain", "--list")
+    words = set(re.findall(r"[\w,-]+", screen.getvalue()))
+    for row in last_json(invoke("explain", "--list", "--json")):
+        for text in row.values():
+            assert set(re.findall(r"[\w,-]+", text)) <= words
 
 
 def test_explain_a_run(run):

@@ -13,10 +13,10 @@ import trine.functional as F
 from trine import models, nn
 from trine.autograd import watching
 from trine.models.anatomy import record
+from trine.models.formulas import formula
 from trine.models.lesson import lesson_of, moments
-from trine.models.lstm_steps import lstm_steps
 from trine.models.snapshots import as_csv, quantities, snapshot
-from trine.models.worked import formula, slope, windows, winners, worked
+from trine.models.worked import slope, window, winners, worked
 
 
 @pytest.fixture
@@ -75,7 +75,8 @@ def test_windows_and_winners(net):
     parts = {p.symbol: p for p in net[3].parts}
     conv, pool = parts["z1"], parts["p1"]
     bias = conv.inputs[2].value
-    for (k, i, j), _, products in windows(conv, 1):
+    for k, i, j in np.ndindex(*conv.output.shape[1:]):
+        products = window(conv, 1, (k, i, j)) * conv.inputs[1].value[k]
         assert products.sum() + bias[k] == pytest.approx(conv.output[1, k, i, j], abs=1e-5)
     where = winners(pool, 1)
     for c, i, j in np.ndindex(*pool.output.shape[1:]):
@@ -130,22 +131,6 @@ def test_watching_ends_with_its_block():
         (w * 2.0).sum()
     (w + 1.0).sum()
     assert seen == ["mul", "sum"]
-
-
-def test_gates_and_their_errors_are_the_fused_layers():
-    trine.seed(1)
-    with trine.use("numpy"):
-        model = models.get("lstm").build().to(dtype="float64")
-        splits = models.get("lstm").splits()
-        x = trine.tensor(splits.train.x[:3], dtype="float64")
-        y = trine.tensor(splits.train.y[:3])
-        anatomy = record(model, x, y, loss=F.cross_entropy)
-        part = next(p for p in anatomy.parts if p.op == "lstm")
-        steps = [lstm_steps(part, n) for n in range(3)]
-    assert steps[1]["h"] == pytest.approx(part.output[:, 1, :4], abs=1e-12)
-    # The bias's gradient is the sum of dz over time and samples; here of input gates 0 to 3.
-    total = sum(s["dz_i"].sum(axis=0) for s in steps)
-    assert total == pytest.approx(anatomy.grads["lstm.bias_ih_l0"][:4], abs=1e-12)
 
 
 @pytest.mark.parametrize("steps", [0, 1, 23, 24, 1000])

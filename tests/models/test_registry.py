@@ -74,9 +74,9 @@ def test_unknown_name_proposes_the_closest() -> None:
         models.get("lenet")
 
 
-def test_explaining_what_is_only_trained_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"\[explain\].*'mlp', which is only trained"):
-        models.explain("mlp")
+def test_explaining_a_net_with_a_rule_of_its_own_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"\[explain\].*'hopfield', which learns by a rule"):
+        models.explain("hopfield")
 
 
 def test_splits_of_an_explained_system_are_refused() -> None:
