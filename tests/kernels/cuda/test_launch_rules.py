@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
 import pytest
 
-from trine.kernels.cuda import rows, tiles
+from trine.kernels.cuda import pooling, regions, rows, tiles
 from trine.kernels.cuda.launch import blocks
 
 
@@ -57,6 +60,44 @@ def test_tiles():
     tiles.check("linear", rows=tiles.MAX_INDEX)
     with pytest.raises(ValueError, match=r"\[linear\] expected at most .* rows, got"):
         tiles.check("linear", rows=tiles.MAX_INDEX + 1)
+
+
+class Sized:
+    """What a launch table asks of an array, without its memory."""
+
+    dtype = np.dtype(np.float32)
+
+    def __init__(self, *shape):
+        self.shape, self.size = shape, math.prod(shape)
+
+
+@pytest.mark.parametrize(
+    ("op", "launches"),
+    [
+        ("roi_pool", lambda side: regions._pool(
+            Sized(1, 1, side, 2**15), Sized(1, 5), (1, 1), 1.0, Sized(1, 1, 1, 1), Sized(1, 1, 1, 1)
+        )),
+        ("roi_pool_backward", lambda side: regions._pool_backward(
+            Sized(1, 1, 1, 1), Sized(1, 1, 1, 1), Sized(1, 5), 1, (side, 2**15), Sized(1)
+        )),
+        ("roi_align", lambda side: regions._align(
+            Sized(1, 1, side, 2**15), Sized(1, 5), (1, 1), 1.0, 0, False, Sized(1)
+        )),
+        ("roi_align", lambda side: regions._align_backward(
+            Sized(1, 1, 1, 1), Sized(1, 5), 1, (side, 2**15), 1.0, 0, False, Sized(1)
+        )),
+        ("roi_align", lambda side: regions._align(
+            Sized(1, 1, 2, 2**15), Sized(1, 5), (1, side), 1.0, 0, False, Sized(1)
+        )),
+        ("adaptive_avg_pool2d", lambda side: pooling._adaptive_avg_pool2d(
+            Sized(1, 1, side, 2**15), (1, 1), Sized(1)
+        )),
+    ],
+)  # fmt: skip
+def test_what_kernels_count_in_32_bits_is_refused_beyond(op, launches):
+    assert launches(2**16 - 1)
+    with pytest.raises(ValueError, match=rf"\[{op}\] expected at most .* got 2147483648\. Use a"):
+        launches(2**16)
 
 
 def test_splits_of_a_deep_product():
