@@ -120,6 +120,8 @@ def _backward(op: str) -> Callable[[Rng, DType], list[Sample]]:
                 found.append(Sample(f"ragged {size} {name}", (*arrays, lengths), variant))
                 found.append(Sample(f"ragged reverse {size} {name}", (*arrays, lengths), back))
             arrays = _backward_call(op, rng, dtype, (3, 2, 4, 5))
+            weights_only = {**variant, "input_grad": False}
+            found.append(Sample(f"without grad_x {name}", arrays, weights_only))
             faulty = arrays[0].copy()
             faulty[1, 0, 0] = np.nan
             found.append(Sample(f"NaN {name}", (faulty, *arrays[1:]), variant))

@@ -49,19 +49,29 @@ def _weight_grads(x: Array, w_ih: Array, w_hh: Array, biases: tuple[str, ...]) -
     }
 
 
-def _rnn_backward_outputs(x: Array, h0: Array, w_ih: Array, w_hh: Array, **_: Any) -> Outputs:
-    grads = {"grad_x": (x.shape, x.dtype), "grad_h0": (h0.shape, x.dtype)}
+def _input_grad(x: Array, input_grad: bool) -> Outputs:
+    return {"grad_x": (x.shape if input_grad else (0, *x.shape[1:]), x.dtype)}
+
+
+def _rnn_backward_outputs(
+    x: Array, h0: Array, w_ih: Array, w_hh: Array, input_grad: bool, **_: Any
+) -> Outputs:
+    grads = {**_input_grad(x, input_grad), "grad_h0": (h0.shape, x.dtype)}
     return {**grads, **_weight_grads(x, w_ih, w_hh, ("grad_b",))}
 
 
-def _gru_backward_outputs(x: Array, h0: Array, w_ih: Array, w_hh: Array, **_: Any) -> Outputs:
-    grads = {"grad_x": (x.shape, x.dtype), "grad_h0": (h0.shape, x.dtype)}
+def _gru_backward_outputs(
+    x: Array, h0: Array, w_ih: Array, w_hh: Array, input_grad: bool, **_: Any
+) -> Outputs:
+    grads = {**_input_grad(x, input_grad), "grad_h0": (h0.shape, x.dtype)}
     return {**grads, **_weight_grads(x, w_ih, w_hh, ("grad_b_ih", "grad_b_hh"))}
 
 
-def _lstm_backward_outputs(x: Array, h0: Array, w_ih: Array, w_hh: Array, **_: Any) -> Outputs:
+def _lstm_backward_outputs(
+    x: Array, h0: Array, w_ih: Array, w_hh: Array, input_grad: bool, **_: Any
+) -> Outputs:
     grads = {
-        "grad_x": (x.shape, x.dtype),
+        **_input_grad(x, input_grad),
         "grad_h0": (h0.shape, x.dtype),
         "grad_c0": (h0.shape, x.dtype),
     }
@@ -109,12 +119,12 @@ class RecurrentOps:
         return xp.concatenate([states[1:], first[None]], axis=0)
 
     def _weight_gradients(
-        self, dz: Array, x: Array, dz_h: Array, before: Array, w_ih: Array
+        self, dz: Array, x: Array, dz_h: Array, before: Array, w_ih: Array, input_grad: bool
     ) -> tuple[Array, Array, Array]:
-        """Return grad_x, grad_w_ih and grad_w_hh of the errors of all steps."""
+        """Return grad_x, or nothing in its place, grad_w_ih and grad_w_hh of all steps' errors."""
         steps, batch, inputs = x.shape
         flat, flat_h = (d.reshape(steps * batch, d.shape[2]) for d in (dz, dz_h))
-        grad_x = self.matmul(flat, w_ih).reshape(x.shape)
+        grad_x = self.matmul(flat, w_ih).reshape(x.shape) if input_grad else x[:0]
         grad_w_ih = self.matmul(flat, x.reshape(steps * batch, inputs), trans_a=True)
         states = before.reshape(steps * batch, before.shape[2])
         return grad_x, grad_w_ih, self.matmul(flat_h, states, trans_a=True)
@@ -167,6 +177,7 @@ class RecurrentOps:
         *,
         nonlinearity: Nonlinearity = "tanh",
         reverse: bool = False,
+        input_grad: bool = True,
     ) -> tuple[Array, Array, Array, Array, Array]:
         """Gradients of `rnn`, from the last step to the first.
 
@@ -174,6 +185,7 @@ class RecurrentOps:
             dx_t = W_ih^T dz_t,   dW = sum_t dz_t [x_t; h_(t-1)]^T,   db = sum dz_t
 
         grad_out: (T, N, H), grad_h_n: (N, H); out is that of `rnn`. grad_b serves both biases.
+        Without input_grad, dx is not computed and has no rows.
         """
         xp = self.xp
         steps, dh = x.shape[0], grad_h_n
@@ -189,7 +201,8 @@ class RecurrentOps:
             dz[t] = self._keep(here, dz_t)
             dh = self._keep(here, self.matmul(dz[t], w_hh), dh)
         before = self._before(out, h0, alive, reverse)
-        grad_x, *grads = self._weight_gradients(dz, self._keep(alive, x), dz, before, w_ih)
+        errors = dz, self._keep(alive, x), dz, before, w_ih
+        grad_x, *grads = self._weight_gradients(*errors, input_grad)
         return (grad_x, dh, *grads, dz.sum(axis=(0, 1)))
 
     @op(outputs=_gru_outputs)
@@ -248,6 +261,7 @@ class RecurrentOps:
         lengths: Array | None = None,
         *,
         reverse: bool = False,
+        input_grad: bool = True,
     ) -> tuple[Array, Array, Array, Array, Array, Array]:
         """Gradients of `gru`, from the last step to the first; m stands for W_hn h_(t-1) + b_hn.
 
@@ -256,7 +270,8 @@ class RecurrentOps:
             d_x = (dr, dz, dn),   d_h = (dr, dz, dn r),   and dh z + W_hh^T d_h goes to t - 1
             dx_t = W_ih^T d_x,   dW_ih = sum d_x x_t^T,   dW_hh = sum d_h h_(t-1)^T,   db = sum d
 
-        grad_out: (T, N, H), grad_h_n: (N, H); out and gates are those of `gru`.
+        grad_out: (T, N, H), grad_h_n: (N, H); out and gates are those of `gru`. Without input_grad,
+        dx is not computed and has no rows.
         """
         xp = self.xp
         steps, units, dh = x.shape[0], h0.shape[1], grad_h_n
@@ -274,7 +289,8 @@ class RecurrentOps:
             d_x[t] = self._keep(here, xp.concatenate([dr, dz, dn], axis=1))
             d_h[t] = self._keep(here, xp.concatenate([dr, dz, dn * r], axis=1))
             dh = self._keep(here, dh_t * z + self.matmul(d_h[t], w_hh), dh)
-        grad_x, *grads = self._weight_gradients(d_x, self._keep(alive, x), d_h, before, w_ih)
+        errors = d_x, self._keep(alive, x), d_h, before, w_ih
+        grad_x, *grads = self._weight_gradients(*errors, input_grad)
         return (grad_x, dh, *grads, d_x.sum(axis=(0, 1)), d_h.sum(axis=(0, 1)))
 
     @op(outputs=_lstm_outputs)
@@ -339,6 +355,7 @@ class RecurrentOps:
         lengths: Array | None = None,
         *,
         reverse: bool = False,
+        input_grad: bool = True,
     ) -> tuple[Array, Array, Array, Array, Array, Array]:
         """Gradients of `lstm`, from the last step to the first.
 
@@ -349,7 +366,8 @@ class RecurrentOps:
             dx_t = W_ih^T dz_t,   dW = sum_t dz_t [x_t; h_(t-1)]^T,   db = sum dz_t
 
         grad_out: (T, N, H), grad_h_n, grad_c_n: (N, H) of the last states; out, c and gates are
-        those of `lstm`. grad_b serves each of the two biases.
+        those of `lstm`. grad_b serves each of the two biases. Without input_grad, dx is not computed
+        and has no rows.
         """
         xp = self.xp
         steps, units = x.shape[0], h0.shape[1]
@@ -370,5 +388,6 @@ class RecurrentOps:
             dh = self._keep(here, self.matmul(dz[t], w_hh), dh)
             dc = self._keep(here, dc_t * f, dc)
         before = self._before(out, h0, alive, reverse)
-        grad_x, *grads = self._weight_gradients(dz, self._keep(alive, x), dz, before, w_ih)
+        errors = dz, self._keep(alive, x), dz, before, w_ih
+        grad_x, *grads = self._weight_gradients(*errors, input_grad)
         return (grad_x, dh, dc, *grads, dz.sum(axis=(0, 1)))

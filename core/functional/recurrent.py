@@ -38,7 +38,7 @@ def _rnn(
 
 def _rnn_backward(be: Backend, saved: Saved, grads: Saved, needs: Saved, **attrs: Any) -> Saved:
     grads = tuple(_or_zeros(be, grads, saved[4], 1))
-    *others, grad_b = be.rnn_backward(*grads, *saved, **attrs)
+    *others, grad_b = be.rnn_backward(*grads, *saved, input_grad=needs[0], **attrs)
     return (*others, grad_b, grad_b, None)
 
 
@@ -51,7 +51,7 @@ def _gru(
 
 def _gru_backward(be: Backend, saved: Saved, grads: Saved, needs: Saved, **attrs: Any) -> Saved:
     grads = tuple(_or_zeros(be, grads, saved[4], 1))
-    return (*be.gru_backward(*grads, *saved, **attrs), None)
+    return (*be.gru_backward(*grads, *saved, input_grad=needs[0], **attrs), None)
 
 
 def _lstm(
@@ -63,7 +63,7 @@ def _lstm(
 
 def _lstm_backward(be: Backend, saved: Saved, grads: Saved, needs: Saved, **attrs: Any) -> Saved:
     grads = tuple(_or_zeros(be, grads, saved[5], 2))
-    *others, grad_b = be.lstm_backward(*grads, *saved, **attrs)
+    *others, grad_b = be.lstm_backward(*grads, *saved, input_grad=needs[0], **attrs)
     return (*others, grad_b, grad_b, None)
 
 

@@ -170,8 +170,8 @@ def _each(function: str, size: int, arguments: tuple[Any, ...]) -> Launch:
 def _rnn_backward(precision: str) -> Callable[..., Launches]:
     def launch(
         grad_out: Array, grad_h_n: Array, x: Array, h0: Array, w_ih: Array, w_hh: Array, out: Array,
-        lengths: Array | None, nonlinearity: int, reverse: bool, grad_x: Array, grad_h0: Array,
-        grad_w_ih: Array, grad_w_hh: Array, grad_b: Array,
+        lengths: Array | None, nonlinearity: int, reverse: bool, input_grad: bool, grad_x: Array,
+        grad_h0: Array, grad_w_ih: Array, grad_w_hh: Array, grad_b: Array,
     ) -> Launches:  # fmt: skip
         results: Any = (grad_x, grad_h0, None, grad_w_ih, grad_w_hh)
         return _backward(
@@ -185,8 +185,8 @@ def _rnn_backward(precision: str) -> Callable[..., Launches]:
 def _gru_backward(precision: str) -> Callable[..., Launches]:
     def launch(
         grad_out: Array, grad_h_n: Array, x: Array, h0: Array, w_ih: Array, w_hh: Array, out: Array,
-        gates: Array, lengths: Array | None, reverse: bool, grad_x: Array, grad_h0: Array,
-        grad_w_ih: Array, grad_w_hh: Array, grad_b_ih: Array, grad_b_hh: Array,
+        gates: Array, lengths: Array | None, reverse: bool, input_grad: bool, grad_x: Array,
+        grad_h0: Array, grad_w_ih: Array, grad_w_hh: Array, grad_b_ih: Array, grad_b_hh: Array,
     ) -> Launches:  # fmt: skip
         results: Any = (grad_x, grad_h0, None, grad_w_ih, grad_w_hh)
         return _backward(
@@ -201,8 +201,8 @@ def _lstm_backward(precision: str) -> Callable[..., Launches]:
     def launch(
         grad_out: Array, grad_h_n: Array, grad_c_n: Array, x: Array, h0: Array, c0: Array,
         w_ih: Array, w_hh: Array, out: Array, c: Array, gates: Array, lengths: Array | None,
-        reverse: bool, grad_x: Array, grad_h0: Array, grad_c0: Array, grad_w_ih: Array,
-        grad_w_hh: Array, grad_b: Array,
+        reverse: bool, input_grad: bool, grad_x: Array, grad_h0: Array, grad_c0: Array,
+        grad_w_ih: Array, grad_w_hh: Array, grad_b: Array,
     ) -> Launches:  # fmt: skip
         results = (grad_x, grad_h0, grad_c0, grad_w_ih, grad_w_hh)
         return _backward(

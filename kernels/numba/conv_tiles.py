@@ -347,7 +347,7 @@ def _pack_panel(item: int, tall: int, weight: Array, chosen: Array, first: int, 
 
 
 @spread(grain=1 << 14)
-def _pack_weights(pool: int, threads: int, panels: int, *args: Any) -> None:
+def pack_weights(pool: int, threads: int, panels: int, *args: Any) -> None:
     """Bring weights (G, K, taps) to (G, panels, chosen taps, tall)."""
     each(_pack_panel, pool, threads, panels, args)
 
@@ -408,7 +408,7 @@ def conv2d(
     panels = groups * plan.panels
     packed = scratch("weights", panels * taps * plan.tall, x.dtype)
     by_group = weight.reshape(groups, each, taps)
-    _pack_weights(weight.size, panels, plan.tall, by_group, NO_TAPS, 0, packed)
+    pack_weights(weight.size, panels, plan.tall, by_group, NO_TAPS, 0, packed)
     _run(
         plan, shape.size, x.reshape(n, groups, depth, size[0] * size[1]), packed, bias, activation,
         out.reshape(n, groups, each, *shape.out_size),
@@ -457,7 +457,7 @@ def _transposed(
     assign(by_output, weight.reshape(groups, each, depth, area).swapaxes(1, 2))
     for phase, taps in zip(plan.phases, plan.chosen, strict=True):
         if taps.size:
-            _pack_weights(
+            pack_weights(
                 groups * depth * taps.size, panels, plan.tall,
                 by_output.reshape(groups, depth, each * area), taps, int(phase[WEIGHTS_FROM]), packed,
             )  # fmt: skip

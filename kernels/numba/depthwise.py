@@ -1,28 +1,21 @@
-"""Depthwise convolution, whose groups have one input channel each, and its two gradients.
+"""Depthwise convolution, whose groups have one input channel each, and the gradient of its input.
 
 There is nothing to sum over channels, so a product of matrices would be one vector wide. Vectors
 lie along the rows instead, and a tap's weight is broadcast: outputs and input gradients are sums
-over taps (`plane_taps`); the gradient of the weights keeps a vector of sums for each tap in a
-register while it walks over the error.
+over taps (`plane_taps`).
 
-Planes are packed where they are used. Every output is summed by one thread in the order of the
-taps; images of the weights' gradient are cut into chunks whose number depends on the shapes alone.
+Planes are packed where they are used. Every output is summed by one thread in the order of the taps.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
-from llvmlite import ir
 from numba import prange
-from numba.core import cgutils, types
-from numba.extending import intrinsic
 
-from trine.dtypes import Array, DType
+from trine.dtypes import Array
 from trine.kernels.numba import geometry
 from trine.kernels.numba.conv import Pair
 from trine.kernels.numba.conv_tiles import clear, for_each, pack_image
@@ -38,18 +31,12 @@ from trine.kernels.numba.plane_taps import (
     pack_plane,
     phase_sums,
     sum_plane,
-    table_entry,
     weave,
 )
-from trine.kernels.numba.simd import VECTOR_BYTES, address, finish_lines, lanes, number
-from trine.kernels.numba.windows import Windows
+from trine.kernels.numba.simd import VECTOR_BYTES, address, finish_lines, lanes
 from trine.kernels.registry import kernel
 
-_I64 = ir.IntType(64)
 GRAIN = 1 << 17
-DOTS = 9
-"""Taps whose sums are held in registers together, besides a vector of errors and one of pixels."""
-CHUNKS = 8
 
 
 @helper
@@ -99,11 +86,11 @@ def _conv(
         )  # fmt: skip
 
 
-def _serves(channels_of_group: int, groups: int) -> bool:
+def serves(channels_of_group: int, groups: int) -> bool:
     return channels_of_group == 1 and groups > 1
 
 
-def _is_square(kernel_size: Pair, stride: Pair, dilation: Pair) -> bool:
+def is_square(kernel_size: Pair, stride: Pair, dilation: Pair) -> bool:
     return kernel_size == (3, 3) and stride == dilation == (1, 1)
 
 
@@ -114,7 +101,7 @@ def _numbers(taps: int) -> Array:
 
 @kernel(
     "conv2d", backend="numba", name="depthwise", priority=2,
-    supports=lambda weight, groups, **_: _serves(weight.shape[1], groups),
+    supports=lambda weight, groups, **_: serves(weight.shape[1], groups),
 )  # fmt: skip
 def conv2d(
     x: Array,
@@ -151,7 +138,7 @@ def conv2d(
         layout.columns,
         layout.offsets,
         _numbers(taps),
-        int(_is_square(kernel_size, stride, dilation)),
+        int(is_square(kernel_size, stride, dilation)),
         weight.reshape(groups, each, taps),
         added.reshape(groups, each),
         activation,
@@ -220,7 +207,7 @@ def _input_grad(
 
 @kernel(
     "conv2d_input_grad", backend="numba", name="depthwise", priority=2,
-    supports=lambda weight, groups, **_: _serves(weight.shape[1], groups),
+    supports=lambda weight, groups, **_: serves(weight.shape[1], groups),
 )  # fmt: skip
 def conv2d_input_grad(
     grad_out: Array,
@@ -253,195 +240,10 @@ def conv2d_input_grad(
         taps.offsets,
         taps.numbers,
         taps.phases,
-        -int(each == 1 and _is_square(kernel_size, stride, dilation)),
+        -int(each == 1 and is_square(kernel_size, stride, dilation)),
         weight.reshape(groups, each * math.prod(kernel_size)),
         workers,
         for_each("images", workers, room, grad_out.dtype),
         phase_sums(workers, input_size, stride, grad_out.dtype),
         grad_x.reshape(planes, math.prod(input_size)),
     )
-
-
-@intrinsic
-def _dot_taps(
-    typingctx: Any, like: Any, error: Any, rows: Any, columns: Any, x: Any, pitch: Any,
-    offsets: Any, mask: Any, sums: Any,
-) -> Any:  # fmt: skip
-    """sums[t] += sum_ij error[i, j] x[offsets[t] + i pitch + j] for DOTS taps, vectors of sums.
-
-    mask: address of the lanes that count in a row's last vector where it is not a whole one. They
-    are cleared in both factors, as 0 times what lies there may be NaN.
-    """
-    signature = types.void(like, *[types.int64] * 8)
-
-    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        b, v = builder, Windows(builder, signature.args[0])
-        _, error, rows, columns, x, pitch, offsets, mask, sums = args
-        errors, pixels, total = v.pointer(error), v.pointer(x), v.pointer(sums)
-        places = [v.at(total, number(t * v.lanes)) for t in range(DOTS)]
-        held = [cgutils.alloca_once_value(b, v.load(place)) for place in places]
-        starts = [v.at(pixels, table_entry(b, offsets, number(t))) for t in range(DOTS)]
-        left = b.urem(columns, number(v.lanes))
-        whole = b.sub(columns, left)
-        last = b.sub(columns, number(v.lanes))
-        last = b.select(b.icmp_signed("<", last, number(0)), number(0), last)
-        kept = b.bitcast(v.load(v.pointer(mask)), v.counters)
-
-        def masked(pointer: Any) -> Any:
-            return b.bitcast(b.and_(b.bitcast(v.load(pointer), v.counters), kept), v.type)
-
-        def add(read: Callable[[Any], Any], line: Any, at: Any, j: Any) -> None:
-            factor = read(v.at(errors, b.add(line, j)))
-            place = b.add(at, j)
-            for start, sum_ in zip(starts, held, strict=True):
-                b.store(v.fma(factor, read(v.at(start, place)), b.load(sum_)), sum_)
-
-        with cgutils.for_range(b, rows, intp=_I64) as row:
-            line, at = b.mul(row.index, columns), b.mul(row.index, pitch)
-            with cgutils.for_range_slice(b, number(0), whole, number(v.lanes), _I64) as (j, _):
-                add(v.load, line, at, j)
-            with b.if_then(b.icmp_signed("!=", left, number(0))):
-                add(masked, line, at, last)
-        for place, sum_ in zip(places, held, strict=True):
-            v.store(b.load(sum_), place)
-        return context.get_dummy_value()
-
-    return signature, emit
-
-
-@helper
-def _dot_images(
-    error: Array, x: Array, images: Pair, channels: Pair, size: Pair, out_size: Pair, border: Pair,
-    stride: Pair, packed: bool, rows: int, columns: int, offsets: Array, mask: Array,
-    copies: Array, sums: Array, totals: Array,
-) -> None:  # fmt: skip
-    """Sum the products of a range of images and channels, in the order in which they lie in memory.
-
-    totals (C, K, taps) of the channels in the range; sums: (C of the range, K, taps, lanes).
-    """
-    itemsize = x.itemsize
-    like = x.dtype.type(0)
-    copy, turn = copies[0], copies[1]
-    area = error.shape[3]
-    vector = VECTOR_BYTES // itemsize
-    sums[:] = 0
-    if packed:
-        clear(copy)
-    for image in range(images[0], images[1]):
-        for c in range(channels[0], channels[1]):
-            source = address(x[image, c])
-            after = x.shape[0] * x.shape[1] - 1 - (image * x.shape[1] + c)
-            if packed or after * x.shape[2] < vector:
-                pack_plane(x[image, c : c + 1], size, border, stride, rows, columns, copy)
-                source = address(copy)
-            for k in range(error.shape[2]):
-                errors = error[image, c, k]
-                place = address(errors)
-                if after * error.shape[2] * area < vector:
-                    turn[:area] = errors
-                    place = address(turn)
-                for t in range(0, offsets.size, DOTS):
-                    _dot_taps(
-                        like, place, out_size[0], out_size[1], source, columns,
-                        address(offsets) + 8 * t, address(mask),
-                        address(sums[c - channels[0], k, t]),
-                    )  # fmt: skip
-    for c in range(channels[0], channels[1]):
-        for k in range(totals.shape[1]):
-            for t in range(totals.shape[2]):
-                total = 0.0
-                for lane in range(vector):
-                    total += sums[c - channels[0], k, t, lane]
-                totals[c, k, t] = total
-
-
-@parallel(grain=GRAIN)
-def _weight_grad(
-    error: Array, x: Array, size: Pair, out_size: Pair, border: Pair, stride: Pair, packed: bool,
-    rows: int, columns: int, offsets: Array, mask: Array, splits: int, workers: int,
-    copies: Array, sums: Array, totals: Array,
-) -> None:  # fmt: skip
-    """Products of errors (N, C, K, P Q) with images (N, C, H W): totals (chunks, C, K, taps).
-
-    offsets are padded to a multiple of DOTS; copies: room for a packed plane and for an error,
-    sums: (ceil(C / splits), K, taps, lanes), for each worker.
-    """
-    images, chunks, channels = x.shape[0], totals.shape[0], totals.shape[1]
-    items = chunks * splits
-    for worker in prange(workers):
-        w = np.int64(worker)
-        for item in range(w * items // workers, (w + 1) * items // workers):
-            chunk, split = divmod(item, splits)
-            _dot_images(
-                error, x, (chunk * images // chunks, (chunk + 1) * images // chunks),
-                (split * channels // splits, (split + 1) * channels // splits), size, out_size,
-                border, stride, packed, rows, columns, offsets, mask, copies[w], sums[w],
-                totals[chunk],
-            )  # fmt: skip
-
-
-@lru_cache(maxsize=256)
-def _mask(columns: int, dtype: DType) -> Array:
-    """Return all bits for the lanes that count in a row's last vector, no bits for the rest."""
-    vector = lanes(dtype.itemsize)
-    places = max(0, columns - vector) + np.arange(vector)
-    counts = (places >= columns // vector * vector) & (places < columns)
-    return (-counts.astype(np.int64)).astype(f"int{8 * dtype.itemsize}").view(dtype)
-
-
-@lru_cache(maxsize=256)
-def _padded(
-    size: Pair, kernel_size: Pair, stride: Pair, padding: Pair, dilation: Pair
-) -> tuple[geometry.Forward, Array]:
-    """Return the layout of a plane and its offsets, padded to a multiple of DOTS."""
-    layout = geometry.forward(1, size, kernel_size, stride, padding, dilation)
-    return layout, np.pad(layout.offsets, (0, -layout.offsets.size % DOTS), mode="edge")
-
-
-@kernel(
-    "conv2d_weight_grad", backend="numba", name="depthwise", replayable=False, priority=2,
-    supports=lambda x, groups, **_: _serves(x.shape[1] // groups, groups),
-)  # fmt: skip
-def conv2d_weight_grad(
-    grad_out: Array,
-    x: Array,
-    kernel_size: Pair,
-    stride: Pair,
-    padding: Pair,
-    dilation: Pair,
-    groups: int,
-    grad_weight: Array,
-) -> None:
-    """grad_w[c K + k, r, s] = sum_nij grad_out[n, c K + k, i, j] x[n, c, i sh - ph + r dh, ...]."""
-    n, filters, *out_shape = grad_out.shape
-    each, out_size, area = filters // groups, (out_shape[0], out_shape[1]), math.prod(out_shape)
-    size = (x.shape[2], x.shape[3])
-    layout, offsets = _padded(size, kernel_size, stride, padding, dilation)
-    taps, vector = layout.offsets.size, lanes(x.itemsize)
-    chunks = max(1, min(n, CHUNKS))
-    splits = max(1, min(groups, 2 * threads.count // chunks))  # leaves the order of sums alone
-    workers = min(threads.count, chunks * splits)
-    room = max(layout.phases * layout.rows * layout.columns, area) + vector
-    shape = (workers, -(-groups // splits), each, offsets.size, vector)
-    sums = for_each("sums", workers, math.prod(shape[1:]), x.dtype).reshape(shape)
-    totals = np.empty((chunks, groups, each, taps))
-    _weight_grad(
-        grad_out.size * taps,
-        grad_out.reshape(n, groups, each, area),
-        x.reshape(n, groups, math.prod(size)),
-        size,
-        out_size,
-        padding,
-        stride,
-        layout.packed,
-        layout.rows,
-        layout.columns,
-        offsets,
-        _mask(out_size[1], x.dtype),
-        splits,
-        workers,
-        for_each("images", workers, 2 * room, x.dtype).reshape(workers, 2, room),
-        sums,
-        totals,
-    )
-    grad_weight[...] = totals.sum(axis=0).reshape(grad_weight.shape)

@@ -113,7 +113,8 @@ def _weight_gradients(
 ) -> None:  # fmt: skip
     """dx = dz W_ih, dW_ih = sum dz^T x, dW_hh = sum dz_h^T h_(t-1) over all steps."""
     flat = _flat(dz)
-    multiply(flat, False, w_ih, False, None, 0, _flat(grad_x))
+    if grad_x.size:  # it has no rows where nobody asked for it
+        multiply(flat, False, w_ih, False, None, 0, _flat(grad_x))
     turned = transposed(flat)
     multiply(turned, False, _flat(_padded(x, lengths)), False, None, 0, grad_w_ih)
     if dz_h is not dz:
@@ -239,8 +240,8 @@ def _rnn_backward(pool: int, threads: int, items: int, *args: Any) -> None:
 @kernel("rnn_backward", backend="numba", name="rows", replayable=False)
 def rnn_backward(
     grad_out: Array, grad_h_n: Array, x: Array, h0: Array, w_ih: Array, w_hh: Array, out: Array,
-    lengths: Array | None, nonlinearity: int, reverse: bool, grad_x: Array, grad_h0: Array,
-    grad_w_ih: Array, grad_w_hh: Array, grad_b: Array,
+    lengths: Array | None, nonlinearity: int, reverse: bool, input_grad: bool, grad_x: Array,
+    grad_h0: Array, grad_w_ih: Array, grad_w_hh: Array, grad_b: Array,
 ) -> None:  # fmt: skip
     """dz_t = (grad_out_t + W_hh^T dz_(t+1)) act'(z_t), then the products over all steps."""
     grad_h0[...] = grad_h_n
@@ -350,8 +351,8 @@ def _gru_backward(pool: int, threads: int, items: int, *args: Any) -> None:
 @kernel("gru_backward", backend="numba", name="rows", replayable=False)
 def gru_backward(
     grad_out: Array, grad_h_n: Array, x: Array, h0: Array, w_ih: Array, w_hh: Array, out: Array,
-    gates: Array, lengths: Array | None, reverse: bool, grad_x: Array, grad_h0: Array,
-    grad_w_ih: Array, grad_w_hh: Array, grad_b_ih: Array, grad_b_hh: Array,
+    gates: Array, lengths: Array | None, reverse: bool, input_grad: bool, grad_x: Array,
+    grad_h0: Array, grad_w_ih: Array, grad_w_hh: Array, grad_b_ih: Array, grad_b_hh: Array,
 ) -> None:  # fmt: skip
     """The errors of r, z, n from the last step to the first, then the products over all steps."""
     grad_h0[...] = grad_h_n
@@ -464,8 +465,8 @@ def _lstm_backward(pool: int, threads: int, items: int, *args: Any) -> None:
 def lstm_backward(
     grad_out: Array, grad_h_n: Array, grad_c_n: Array, x: Array, h0: Array, c0: Array,
     w_ih: Array, w_hh: Array, out: Array, c: Array, gates: Array, lengths: Array | None,
-    reverse: bool, grad_x: Array, grad_h0: Array, grad_c0: Array, grad_w_ih: Array,
-    grad_w_hh: Array, grad_b: Array,
+    reverse: bool, input_grad: bool, grad_x: Array, grad_h0: Array, grad_c0: Array,
+    grad_w_ih: Array, grad_w_hh: Array, grad_b: Array,
 ) -> None:  # fmt: skip
     """The errors of i, f, g, o from the last step to the first, then the products over all steps."""
     grad_h0[...], grad_c0[...] = grad_h_n, grad_c_n

@@ -50,33 +50,53 @@ PICKED_ROWS = 4
 PICKED_VECTORS = 4 if VECTOR_BYTES == 64 else 3
 PICKED_SHAPES = tuple((PICKED_ROWS, vectors) for vectors in range(1, PICKED_VECTORS + 1))
 
+UNROLLED = 4
+"""Steps of the innermost loop at a time, a power of 2.
+
+Where two threads share a core, each gets half of its instructions: counting must take few of them.
+"""
+
 _I64 = ir.IntType(64)
 
 LIBRARY = Library("simd")
 
 
 def _sum_up(v: Vectors, starts: list[Any], depth: Any, factors: Any, vectors: Any) -> list[Any]:
-    """Emit the loop over k < depth: starts[g, i] + sum_k factors(k)[g] * vectors(k)[i]."""
+    """Emit starts[g, i] + sum_k factors(k)[g] * vectors(k)[i] over k < depth, in the order of k."""
+    whole = v.b.and_(depth, number(-UNROLLED))
+    sums = _add_steps(v, starts, number(0), whole, UNROLLED, factors, vectors)
+    return _add_steps(v, sums, whole, depth, 1, factors, vectors)
+
+
+def _add_steps(
+    v: Vectors, starts: list[Any], begin: Any, end: Any, steps: int, factors: Any, vectors: Any
+) -> list[Any]:
+    """Emit the loop over begin <= k < end, `steps` at a time."""
     b = v.b
     first, loop, done = b.block, b.append_basic_block("step"), b.append_basic_block("done")
-    b.cbranch(b.icmp_signed(">", depth, number(0)), loop, done)
+    b.cbranch(b.icmp_signed("<", begin, end), loop, done)
     b.position_at_end(loop)
     k = b.phi(_I64)
     held = [b.phi(v.type) for _ in starts]
-    read = vectors(k)
-    broadcast = [v.broadcast(scalar) for scalar in factors(k)]
-    pairs = [(factor, x) for factor in broadcast for x in read]
-    new = [v.fma(factor, x, sums) for (factor, x), sums in zip(pairs, held, strict=True)]
-    following = b.add(k, number(1))
-    b.cbranch(b.icmp_signed("<", following, depth), loop, done)
-    k.add_incoming(number(0), first)
+    new = held
+    for step in range(steps):
+        here = b.add(k, number(step))
+        read = vectors(here)
+        broadcast = [v.broadcast(scalar) for scalar in factors(here)]
+        pairs = [(factor, x) for factor in broadcast for x in read]
+        new = [v.fma(factor, x, sums) for (factor, x), sums in zip(pairs, new, strict=True)]
+    following = b.add(k, number(steps))
+    b.cbranch(b.icmp_signed("<", following, end), loop, done)
+    k.add_incoming(begin, first)
     k.add_incoming(following, loop)
+    for sums, start, last in zip(held, starts, new, strict=True):
+        sums.add_incoming(start, first)
+        sums.add_incoming(last, loop)
     b.position_at_end(done)
     results = [b.phi(v.type) for _ in starts]
-    for start, sums, result, last in zip(starts, held, results, new, strict=True):
-        for phi in (sums, result):
-            phi.add_incoming(start, first)
-            phi.add_incoming(last, loop)
+    for start, result, last in zip(starts, results, new, strict=True):
+        result.add_incoming(start, first)
+        result.add_incoming(last, loop)
     return results
 
 

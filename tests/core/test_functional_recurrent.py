@@ -9,6 +9,7 @@ import pytest
 
 import trine
 import trine.functional as F
+from trine.backends import get_backend
 
 T, N, D, H = 4, 2, 3, 5
 
@@ -319,3 +320,30 @@ def test_rnn_and_gru_errors(backend_name):
         F.gru(x, None, trine.zeros(4 * H, D), trine.zeros(4 * H, H))
     with pytest.raises(ValueError, match=r"\[gru\] expected h_0 of shape \(2, 5\)"):
         F.gru(x, trine.zeros(N, H + 1), trine.zeros(3 * H, D), trine.zeros(3 * H, H))
+
+
+@pytest.mark.parametrize("kind", ["rnn", "gru", "lstm"])
+@pytest.mark.parametrize("lengths", [None, [T, 2]])
+def test_inputs_that_are_data_get_no_gradient(backend_name, kind, lengths, monkeypatch):
+    """Their gradient is not computed; the others are the same bytes."""
+    backend, shapes = get_backend(backend_name), []
+    backward = getattr(backend, f"{kind}_backward")
+
+    def noted(*arrays: Any, **attributes: Any) -> Any:
+        grads = backward(*arrays, **attributes)
+        shapes.append(grads[0].shape)
+        return grads
+
+    monkeypatch.setattr(backend, f"{kind}_backward", noted)
+
+    def gradients(of_x: bool) -> dict[str, bytes]:
+        a = {name: t64(value) for name, value in params(kind).items()}
+        for name, x in a.items():
+            x.requires_grad_(name != "x" or of_x)
+        run_flat(kind, a, lengths=lengths)[0].sum().backward()
+        return {name: x.grad.numpy().tobytes() for name, x in a.items() if x.grad is not None}
+
+    everything, weights = gradients(True), gradients(False)
+    assert shapes == [(T, N, D), (0, N, D)]
+    assert everything.pop("x")
+    assert everything == weights

@@ -87,6 +87,10 @@ CONVOLUTIONS: list[tuple[int, int, int, int, int, Pair, Pair, Pair, Pair, int]] 
     (1, 5, 30, 26, 25, (3, 2), (1, 1), (2, 1), (2, 1), 1),
     (2, 1, 5, 24, 17, (5, 1), (1, 1), (4, 0), (1, 1), 1),
     (9, 24, 6, 9, 2, (2, 2), (1, 1), (1, 1), (1, 1), 1),
+    # 1x1 with many channels: a tile of pixels that ends where an image does, one vector of pixels
+    (3, 130, 5, 5, 133, (1, 1), (1, 1), (0, 0), (1, 1), 1),
+    (1, 140, 2, 4, 129, (1, 1), (1, 1), (0, 0), (1, 1), 1),
+    (2, 3, 2, 9, 3, (3, 3), (1, 1), (1, 1), (1, 1), 3),  # depthwise, two rows
 ]
 ACTIVATIONS = ("none", "relu", "sigmoid", "tanh")
 
