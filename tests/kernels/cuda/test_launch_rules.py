@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from trine.kernels.cuda import pooling, regions, rows, tiles
+from trine.kernels.cuda import convolution, pooling, regions, rows, tiles
 from trine.kernels.cuda.launch import blocks
 
 
@@ -98,6 +98,17 @@ def test_what_kernels_count_in_32_bits_is_refused_beyond(op, launches):
     assert launches(2**16 - 1)
     with pytest.raises(ValueError, match=rf"\[{op}\] expected at most .* got 2147483648\. Use a"):
         launches(2**16)
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_who_serves_a_convolution(groups):
+    """Few kernels or channels of a group go direct, and up to 256 weights by a block for four."""
+    for rows, few in ((16, True), (17, False)):
+        assert convolution._few_kernels(Sized(rows * groups, 20, 3, 3), groups) == few
+        assert convolution._few_channels(Sized(20, rows, 3, 3)) == few
+        for batch in (1, 100):
+            grad_out, x = Sized(batch, rows * groups, 9, 9), Sized(batch, 4 * groups, 9, 9)
+            assert convolution._few_weights(grad_out, x, (2, 2), groups) == few
 
 
 def test_splits_of_a_deep_product():
