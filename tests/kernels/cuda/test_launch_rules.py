@@ -103,11 +103,11 @@ def test_what_kernels_count_in_32_bits_is_refused_beyond(op, launches):
 @pytest.mark.parametrize("groups", [1, 2])
 def test_who_serves_a_convolution(groups):
     """Few kernels or channels of a group go direct, and up to 256 weights by a block for four."""
-    for rows, few in ((16, True), (17, False)):
-        assert convolution._few_kernels(Sized(rows * groups, 20, 3, 3), groups) == few
-        assert convolution._few_channels(Sized(20, rows, 3, 3)) == few
+    for count, few in ((16, True), (17, False)):
+        assert convolution._few_kernels(Sized(count * groups, 20, 3, 3), groups) == few
+        assert convolution._few_channels(Sized(20, count, 3, 3)) == few
         for batch in (1, 100):
-            grad_out, x = Sized(batch, rows * groups, 9, 9), Sized(batch, 4 * groups, 9, 9)
+            grad_out, x = Sized(batch, count * groups, 9, 9), Sized(batch, 4 * groups, 9, 9)
             assert convolution._few_weights(grad_out, x, (2, 2), groups) == few
 
 

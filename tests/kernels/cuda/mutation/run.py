@@ -126,8 +126,11 @@ def _result(
 ) -> Result:
     """Return a verdict as a result; one that survived all of its tests may be explained."""
     status, reason = verdict.status, verdict.reason
-    if status == "survived" and not reason and mutant.name in reasons:
-        status, reason = "explained", reasons[mutant.name]
+    if status == "survived" and mutant.name in reasons:
+        if reason:  # its tests have not all run, so it still counts as a survivor
+            reason += f". What explained.txt says: {reasons[mutant.name]}"
+        else:
+            status, reason = "explained", reasons[mutant.name]
     return Result(mutant, status, reason, seconds, commit)
 
 
