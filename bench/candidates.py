@@ -65,7 +65,8 @@ class KernelCandidate:
     ) -> None:
         self.backend, self.kernel, self.case, self.sample = backend, kernel, case, sample
         self.dtype, self.known = dtype, known
-        self.pool = "blas" if backend.name == "numpy" else backend.name
+        on_blas = backend.name == "numpy" or kernel in ("reference", "blas")
+        self.pool = "blas" if on_blas else backend.name
         flops = float(case.flops(sample))
         self.result = BenchResult(
             case.op, backend.name, kernel, dtype, sample.label,

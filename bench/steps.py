@@ -207,7 +207,7 @@ def _candidates(
         return lambda: make_step(name, batch, backend, "float32", weights, seed, how)
 
     found = [
-        StepCandidate(b, b, row(b, how, "trine"), ours(b, how))
+        StepCandidate(b, "blas" if b == "numpy" else b, row(b, how, "trine"), ours(b, how))
         for b in backends
         for how in HOWS
         if how == "eager" or get_backend(b).device == "cpu"

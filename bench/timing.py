@@ -26,6 +26,9 @@ FEWEST = 3
 PAUSE = 0.02
 """Seconds between candidates of different thread pools: idle OpenMP threads spin up to about ten
 milliseconds, and each side waits as it does in its users' hands."""
+PAUSES = {"blas": 0.15}
+"""After a pool that spins longer: OpenBLAS's idle threads use the CPU for about 110 ms, and whoever
+shares it with them in that time takes ten times as long."""
 
 
 class Timed(Protocol):
@@ -48,11 +51,11 @@ Tick = Callable[[], None]
 def time_together(candidates: Sequence[Timed], seconds: float, tick: Tick = lambda: None) -> None:
     """Time candidates in turns and leave the rounds that count in their results."""
     taken: list[list[tuple[list[float], Usage]]] = [[] for _ in candidates]
+    pool = "blas"  # where what they are checked against was computed
     for number in range(MOST):
-        pool = None if len(candidates) == 1 else ""
         for candidate, rounds in zip(candidates, taken, strict=True):
-            if pool is not None and candidate.pool != pool:
-                time.sleep(PAUSE)
+            if candidate.pool != pool:
+                time.sleep(PAUSES.get(pool, PAUSE))
                 pool = candidate.pool
             with candidate.ready():
                 rounds.append(_round(candidate, seconds / ROUNDS))

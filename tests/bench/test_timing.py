@@ -49,16 +49,24 @@ def test_candidates_take_turns_and_rest_between_pools(monkeypatch, scripted):
     timing.time_together([a, b, c], 1e-9)
     # Each round: a pause, then at least two calls of each, the first of them dropped.
     turn = [timing.PAUSE, "a", "a", "b", "b", timing.PAUSE, "c", "c"]
-    assert log == turn * timing.ROUNDS
+    assert log == [timing.PAUSES["blas"], *(turn * timing.ROUNDS)[1:]]
     assert len(a.result.times) == timing.ROUNDS
     assert a.result.faults == 6
 
 
-def test_one_candidate_needs_no_pause(monkeypatch, scripted):
+def test_one_candidate_rests_once_and_after_blas_all_rest_longer(monkeypatch, scripted):
     scripted([])
-    monkeypatch.setattr(timing.time, "sleep", lambda s: pytest.fail("slept"))
+    log = []
+    monkeypatch.setattr(timing.time, "sleep", log.append)
     one = Fake("a", "numba", [])
     timing.time_together([one], 1e-9)
+    assert log == [timing.PAUSES["blas"]]
+    log.clear()
+    timing.time_together([Fake("a", "blas", []), Fake("b", "numba", [])], 1e-9)
+    assert log == [
+        timing.PAUSES["blas"],
+        *[timing.PAUSE, timing.PAUSES["blas"]] * (timing.ROUNDS - 1),
+    ]
     assert len(one.result.rounds) == timing.ROUNDS
 
 
