@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from trine.kernels.cuda import convolution, pooling, regions, rows, tiles
+from trine.kernels.cuda import convolution, pooling, reductions, regions, rows, tiles
 from trine.kernels.cuda.launch import blocks
 
 
@@ -68,7 +68,7 @@ class Sized:
     dtype = np.dtype(np.float32)
 
     def __init__(self, *shape):
-        self.shape, self.size = shape, math.prod(shape)
+        self.shape, self.size, self.ndim = shape, math.prod(shape), len(shape)
 
 
 @pytest.mark.parametrize(
@@ -98,6 +98,13 @@ def test_what_kernels_count_in_32_bits_is_refused_beyond(op, launches):
     assert launches(2**16 - 1)
     with pytest.raises(ValueError, match=rf"\[{op}\] expected at most .* got 2147483648\. Use a"):
         launches(2**16)
+
+
+@pytest.mark.parametrize(("count", "chunks"), [(100_000, 390), (2**22, 512)])
+def test_chunks_of_a_sum_are_joined_by_as_many_blocks_as_their_columns_need(count, chunks):
+    """By whole columns: 512 chunks would be worth two chunks of their own."""
+    first, join = reductions._reduce("sum", "Sum")(Sized(count, 40), 0, False, Sized(40))
+    assert (first.grid, join.grid) == ((2, chunks), (2, 1))
 
 
 @pytest.mark.parametrize("groups", [1, 2])
