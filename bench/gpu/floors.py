@@ -6,16 +6,16 @@ from typing import Any
 
 import numpy as np
 
-from trine.bench.gpu import machine
+from trine.bench.gpu import machine, peer
 from trine.bench.gpu.session import Session
 from trine.bench.gpu.stopwatch import Stopwatch, Timed
+from trine.kernels import registry
 
 TITLE = "Floors"
 ABOUT = (
     "A copy on the device counts the bytes read and written; products are PyTorch's (cuBLAS) on random "
     "numbers. Per cent of roof in the other tables refers to these."
 )
-PRECISIONS = ("fp32", "tf32", "bf16")
 
 
 def measure(session: Session, watch: Stopwatch, torch: Any) -> dict[str, float]:
@@ -32,7 +32,7 @@ def measure(session: Session, watch: Stopwatch, torch: Any) -> dict[str, float]:
     _row(session, "copy", found["copy"], "TB/s", 1e12)
     if torch is None or session.dry_run:
         return found
-    for precision in PRECISIONS:
+    for precision in registry.PRECISIONS:
         found[precision] = _product(watch, torch, precision)
         _row(session, precision, found[precision], "TFLOP/s", 1e12)
     return found
@@ -42,11 +42,8 @@ def _product(watch: Stopwatch, torch: Any, precision: str) -> float:
     n = 8192
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     x, y = (torch.randn(n, n, device="cuda", dtype=dtype) for _ in range(2))
-    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
-    try:
+    with peer.at(torch, precision):
         taken = watch.cold({precision: Timed(lambda: x @ y)}, 0.3)[precision].median
-    finally:
-        torch.set_float32_matmul_precision("highest")
     return 2 * n**3 / taken * 1e6
 
 

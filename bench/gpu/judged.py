@@ -1,4 +1,8 @@
-"""Right before fast: a call's error against float64, computed on the device by the plain bodies."""
+"""Right before fast: a call's error against float64, computed on the device by the plain bodies.
+
+An error that is good passes. One above it passes up to twice PyTorch's in the same precision, but
+never beyond what the precision can be the reason of.
+"""
 
 from __future__ import annotations
 
@@ -8,23 +12,33 @@ from typing import Any
 
 import numpy as np
 
-from trine.backends import Backend
+from trine.backends import Backend, cases
 from trine.backends.cases import Sample
+from trine.backends.cases.tolerances import tolerance
 from trine.backends.op import OPS, OpSpec
 from trine.dtypes import Array, DType
 from trine.kernels import registry
 
-GOOD, FAILS = 1e-5, 1e-4
-"""Below the first a relative error is rounding of float32, above the second it never is."""
+GOOD = {"fp32": 1e-5, "tf32": 1e-3, "bf16": 1e-2}
+"""By precision: below it a relative error is its rounding."""
+FAILS = 1e-4
+"""Above it an error is never the rounding of float32."""
 SAME = 2.0
 """Between them ours may be so many times PyTorch's."""
 
 
-def allowed(theirs: float | None) -> float:
+def fails(op: str, precision: str) -> float:
+    """Return the error above which a result is wrong, whoever made it."""
+    if precision == "fp32":
+        return FAILS
+    return tolerance(cases.get(op).tolerance, "float32", precision)
+
+
+def allowed(op: str, precision: str, theirs: float | None) -> float:
     """Return the error up to which a result counts as right, given PyTorch's, if there is one."""
     if theirs is None:
-        return GOOD
-    return min(max(GOOD, SAME * theirs), FAILS)
+        return GOOD["fp32"] if precision == "fp32" else fails(op, precision)
+    return min(max(GOOD[precision], SAME * theirs), fails(op, precision))
 
 
 @contextmanager

@@ -14,8 +14,8 @@ def mlp(nn: Any) -> Any:
     )
 
 
-def resnet(nn: Any, blocks: int, width: int) -> Any:
-    """He et al. for images of 32x32: 3 stages of `blocks` blocks; 6 * blocks + 2 layers.
+def resnet(nn: Any, blocks: int, width: int, stages: int = 3) -> Any:
+    """He et al. for images of 32x32: stages of `blocks` blocks; 2 * stages * blocks + 2 layers.
 
     Where the width doubles the shortcut is a 1x1 convolution with stride 2 (their option B).
     """
@@ -40,11 +40,11 @@ def resnet(nn: Any, blocks: int, width: int) -> Any:
     stem = nn.Conv2d(3, width, 3, padding=1, bias=False)
     layers = [stem, nn.BatchNorm2d(width), nn.ReLU()]
     before = width
-    for now in (width, 2 * width, 4 * width):
+    for now in (width << stage for stage in range(stages)):
         for _ in range(blocks):
             layers.append(Block(before, now))
             before = now
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4 * width, 10))
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(before, 10))
 
 
 def _adam(optim: Any, parameters: Any) -> Any:
@@ -68,6 +68,14 @@ NETS = {
     ),
 }  # fmt: skip
 """By name; the first batch size is that of table T3."""
+
+WIDE_NETS = {
+    "resnet18": Model(
+        "ResNet-18 on 32x32, SGD with momentum", (512,), lambda nn: resnet(nn, 2, 64, 4),
+        images(3, 32), _momentum,
+    ),
+}  # fmt: skip
+"""Nets that keep a device busy, for bfloat16 alone: in float32 a step of one takes too long here."""
 
 DRY_NETS = {
     "mlp": Model(

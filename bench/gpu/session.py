@@ -14,7 +14,8 @@ import typer
 from trine.atomic import make_folder, write_text
 from trine.backends import Backend, get_backend
 from trine.bench.gpu import machine, pages
-from trine.errors import BackendError
+from trine.errors import BackendError, suggest
+from trine.kernels import registry
 from trine.kernels.cuda import emulator
 
 SCHEMA = 1
@@ -29,6 +30,26 @@ Minutes = Annotated[float, typer.Option(min=0.1, help="Stop after so long; what 
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Run tiny sizes on the CPU, through the emulator.")
 ]
+
+
+Precisions = Annotated[
+    list[str] | None,
+    typer.Option(help="Only fp32, tf32 or bf16. Repeatable; the time is for these then."),
+]
+PRECISION_NAMES = {"fp32": "", "tf32": ", TF32", "bf16": ", bfloat16"}
+
+
+def titled(table: str, precision: str) -> str:
+    """Return the name of a table in a precision."""
+    return table + PRECISION_NAMES[precision]
+
+
+def chosen(precisions: list[str] | None) -> tuple[str, ...]:
+    """Return the precisions that are asked for, all by default; raises ValueError for another."""
+    for name in precisions or ():
+        if name not in registry.PRECISIONS:
+            raise suggest("--precision", "precision", name, registry.PRECISIONS)
+    return tuple(precisions or registry.PRECISIONS)
 
 
 class Session:

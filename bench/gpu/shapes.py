@@ -14,9 +14,11 @@ import numpy as np
 from trine.backends import cases
 from trine.backends.cases import Sample
 from trine.backends.cases.conv_cases import Layer
+from trine.backends.op import OPS
 from trine.bench import shapes as named
 from trine.bench.gpu.small import small_samples
 from trine.bench.harness import samples
+from trine.kernels import registry
 
 CONV = ("conv2d", "conv2d_input_grad", "conv2d_weight_grad")
 SIDE = (1, 1)
@@ -60,7 +62,11 @@ LAYERS: dict[str, dict[str, Layer]] = {
 """Net -> layer -> its convolution."""
 
 DRY_LAYERS = {"dry run": {"2-3 at 5": _three(1, 2, 5, 3)}}
-DRY_OPS = ("relu", "softmax", "max_pool2d", "adam_step")
+DRY_OPS = {
+    "fp32": ("relu", "softmax", "max_pool2d", "adam_step"),
+    "tf32": ("matmul",),
+    "bf16": ("matmul",),
+}
 
 WIDE = 1 << 25
 """Elements of 128 MiB in float32: beyond every L2 cache."""
@@ -101,13 +107,20 @@ def convolutions(op: str, layer: Layer, dtype: str = "float32") -> Sample:
     return Sample(layer.label, arrays, attrs)
 
 
-def ops(dry_run: bool) -> tuple[str, ...]:
-    """Return the ops of table T1: all that have timing shapes, but those of table T2."""
+def ops(dry_run: bool, precision: str = "fp32") -> tuple[str, ...]:
+    """Return the ops of table T1: those with timing shapes, but for table T2's.
+
+    In another precision than fp32 only those that have kernels of it.
+    """
     if dry_run:
-        return DRY_OPS
+        return DRY_OPS[precision]
     every = (c.op for c in cases.all() if c.timing is not None and c.op not in CONV)
     first = tuple(EXTRA)  # those with goals of their own
-    return (*first, *(op for op in every if op not in first))
+    found = (*first, *(op for op in every if op not in first))
+    rounding = {k.op for k in registry.all_kernels() if k.precision == precision}
+    return tuple(
+        op for op in found if not OPS[op].host_bound and (precision == "fp32" or op in rounding)
+    )
 
 
 def kernel_samples(op: str, dry_run: bool, dtype: str = "float32") -> list[Sample]:

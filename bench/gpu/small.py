@@ -21,6 +21,7 @@ from trine.backends import Backend, cases, get_backend
 from trine.backends.cases import OpCase, Sample
 from trine.backends.cases.check import check_sample
 from trine.backends.op import OPS
+from trine.kernels import registry
 
 SMALL = 5000
 """Elements of all inputs together."""
@@ -39,14 +40,23 @@ def small_samples(case: OpCase, dtype: str, most: int, limit: int = SMALL) -> li
 
 
 def op_case(backend: Backend, case: OpCase, most: int) -> tuple[int, list[str]]:
-    """Check an op's own choice of kernels on small samples; return their number and what failed."""
+    """Check an op's own choice of kernels, and those on tensor cores, on small samples.
+
+    Returns how many checks there were and what failed.
+    """
     ran, failed = 0, []
-    for dtype in ("float32", "float64"):
+    rounding = [
+        k.name
+        for k in registry.kernels(case.op, backend.name)
+        if k.precision != "fp32" and k.precision in backend.precisions
+    ]
+    for dtype, kernels in (("float32", [None, *rounding]), ("float64", [None])):
         for sample in small_samples(case, dtype, most):
-            result = check_sample(backend, case, sample, None, dtype)
-            ran += 1
-            if not result.ok:
-                failed.append(str(result))
+            for kernel in kernels:
+                result = check_sample(backend, case, sample, kernel, dtype)
+                ran += result.status != "skipped"
+                if not result.ok:
+                    failed.append(str(result))
     return ran, failed
 
 

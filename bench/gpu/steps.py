@@ -8,16 +8,18 @@ are looked for); nothing is downloaded.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import typer
 
+import trine
+from trine.backends.cases.tolerances import ROUNDED
 from trine.bench.gpu import accuracy, overheads, peer
-from trine.bench.gpu.nets import DRY_NETS, NETS
-from trine.bench.gpu.session import DryRun, Minutes, Out, Session
+from trine.bench.gpu.nets import DRY_NETS, NETS, WIDE_NETS
+from trine.bench.gpu.session import DryRun, Minutes, Out, Precisions, Session, chosen, titled
 from trine.bench.gpu.stopwatch import Stopwatch, Timed
 from trine.bench.models import Model
 from trine.bench.steps import ALLOWED, CHECKED, initial_weights, make_train
@@ -25,9 +27,18 @@ from trine.bench.steps import ALLOWED, CHECKED, initial_weights, make_train
 T3 = "T3: training steps"
 ABOUT = (
     "Microseconds of one training step (zero_grad, forward, loss, backward, step) on a batch that lies "
-    "on the device, float32 strict on both sides, many in a row; `vs` columns are that peer's time over "
-    "this row's. `error` is the largest relative error of the first losses against float64."
+    "on the device, many in a row; `vs` columns are that peer's time over this row's. `error` is the "
+    "largest relative error of the first losses against float64."
 )
+BOTH = {
+    "fp32": "float32 strict on both sides.",
+    "tf32": "On both sides factors of float32's products are rounded to TF32.",
+    "bf16": "Ours by `trine.precision`, PyTorch by torch.autocast: factors are rounded to bfloat16, weights "
+    "and optimiser stay float32; PyTorch's activations are bfloat16 too, ours are not.",
+}
+"""Precision -> what is alike."""
+SHARES = {"fp32": 0.45, "tf32": 0.6, "bf16": 0.75}
+"""Of the time; a precision begins no net after it."""
 HOWS = {"trine eager": "eager", "trine graph": "captured"}
 PEERS = {
     "torch eager": "eager",
@@ -60,25 +71,47 @@ class Steps:
         self.checked = 6 if session.dry_run else CHECKED + 2
         """Steps whose losses are compared: the last ones are replays, ours and PyTorch's."""
 
-    def net(self, name: str, model: Model) -> None:
+    def fill(self, precision: str, nets: dict[str, Model]) -> None:
+        """Write the table of a precision, as far as its time goes."""
+        session, title = self.session, titled(T3, precision)
+        if precision not in session.backend.precisions:
+            session.note(f"{title}: left out, {session.backend.why_fp32()}.")
+            return
+        session.table(title, f"{ABOUT} {BOTH[precision]}")
+        missed = []
+        for name, model in nets.items():
+            if session.over(SHARES[precision]):
+                missed.append(name)
+                continue
+            with (
+                trine.precision(precision, backend="cupy"),
+                peer.at(self.torch, precision),
+                peer.released(self.torch),
+            ):
+                self.net(title, precision, name, model)
+        if missed:
+            session.note(f"{title}: no time for {', '.join(missed)}.")
+
+    def net(self, title: str, precision: str, name: str, model: Model) -> None:
         """Check and time a net's step in every form."""
+        allowed = ROUNDED.get(precision, ALLOWED)
         batch = model.batches[0]
         weights = initial_weights(model, 0)
         truth = losses(self._truth(model, batch, weights), self.checked)
         forms, errors = {}, {}
-        for form, make in self._makers(model, batch, weights).items():
+        for form, make in self._makers(model, batch, weights, precision).items():
             try:
                 train = make()
                 errors[form] = worst(losses(train, self.checked), truth)
             except Exception as error:  # one form that cannot be is a line, not the run's end
                 text = next(iter(str(error).splitlines()), "")
                 say = self.session.note if form in PEERS else self.session.fail
-                say(f"T3: {name} by {form}: {type(error).__name__}: {text}")
+                say(f"{title}: {name} by {form}: {type(error).__name__}: {text}")
                 continue
-            if errors[form] <= ALLOWED:
+            if errors[form] <= allowed:
                 forms[form] = Timed(train)
             elif form in HOWS:
-                self.session.fail(f"T3: {name} by {form}: error {errors[form]:.1e}")
+                self.session.fail(f"{title}: {name} by {form}: error {errors[form]:.1e}")
         times = self.watch.in_a_row(forms)
         for form, wrong in errors.items():
             facts: dict[str, Any] = {}
@@ -92,7 +125,7 @@ class Steps:
                 }
                 facts |= {"MHz": taken.clock, "clock drifted": taken.drifted or None}
             self.session.add(
-                T3, net=name, batch=batch, what=model.summary, form=form, right=form in times,
+                title, net=name, batch=batch, what=model.summary, form=form, right=form in times,
                 error=wrong, **facts,
             )  # fmt: skip
 
@@ -106,7 +139,7 @@ class Steps:
         return torch_steps.make_train(model, batch, weights, 0, place, "eager", self.torch.float64)
 
     def _makers(
-        self, model: Model, batch: int, weights: dict[str, Any]
+        self, model: Model, batch: int, weights: dict[str, Any], precision: str
     ) -> dict[str, Callable[[], Train]]:
         found: dict[str, Callable[[], Train]] = {
             form: lambda how=how: make_train(model, batch, "cupy", "float32", weights, 0, how)  # type: ignore[misc]
@@ -117,10 +150,11 @@ class Steps:
         from trine.bench.peers import torch_steps  # noqa: PLC0415  torch is there
 
         place, images = peer.place(self.session), _draws_images(model, batch)
+        autocast = self.torch.bfloat16 if precision == "bf16" else None
         for form, how in PEERS.items():
             if (form in ON_CPU or not self.session.dry_run) and (how != "channels_last" or images):
                 found[form] = lambda how=how: torch_steps.make_train(  # type: ignore[misc]
-                    model, batch, weights, 0, place, how
+                    model, batch, weights, 0, place, how, autocast=autocast
                 )
         return found
 
@@ -129,22 +163,22 @@ def _draws_images(model: Model, batch: int) -> bool:
     return bool(model.draw(np.random.default_rng(0), batch)[0].ndim == 4)
 
 
-def run(session: Session, torch: Any, data_dir: Path | None) -> None:
+def run(session: Session, torch: Any, precisions: Iterable[str], data_dir: Path | None) -> None:
     """Fill the tables as far as the time goes."""
-    session.table(T3, ABOUT)
     steps = Steps(session, torch)
-    for name, model in (DRY_NETS if session.dry_run else NETS).items():
-        if session.over(0.7):
-            session.note(f"T3: no time for {name}.")
-            continue
-        with peer.released(torch):
-            steps.net(name, model)
+    for precision in precisions:
+        if session.dry_run:
+            nets = DRY_NETS if precision == "fp32" else dict(list(DRY_NETS.items())[:1])
+        else:
+            nets = NETS | (WIDE_NETS if precision == "bf16" else {})
+        steps.fill(precision, nets)
     overheads.run(session, steps.watch, torch)
     accuracy.run(session, data_dir)
 
 
 def main(
     out: Out = None,
+    precision: Precisions = None,
     minutes: Minutes = 7.0,
     data_dir: Annotated[
         Path | None, typer.Option(help="Where Fashion-MNIST's files lie, for T4.")
@@ -154,7 +188,7 @@ def main(
 ) -> None:
     """Time training steps against PyTorch; exits with 1 if a step of ours is wrong."""
     session = Session("steps", "Training steps on a GPU against PyTorch", out, minutes, dry_run)
-    run(session, peer.load(session, not without_torch), data_dir)
+    run(session, peer.load(session, not without_torch), chosen(precision), data_dir)
     session.finish()
     raise SystemExit(session.failed)
 

@@ -18,20 +18,24 @@ ACTIVATIONS: dict[str, Callable[[Any], Any]] = {
 
 
 _channels_last = False
+_floats: torch.dtype | None = None
 
 
 @contextmanager
-def channels_last(wanted: bool) -> Iterator[None]:
-    """Let images that are made inside the block have their channels last in memory."""
-    global _channels_last  # noqa: PLW0603  one layout at a time
-    before, _channels_last = _channels_last, wanted
+def operands(*, channels_last: bool = False, floats: torch.dtype | None = None) -> Iterator[None]:
+    """Let images that are made inside the block have their channels last, and floats another type."""
+    global _channels_last, _floats
+    before = _channels_last, _floats
+    _channels_last, _floats = channels_last, floats
     try:
         yield
     finally:
-        _channels_last = before
+        _channels_last, _floats = before
 
 
 def _laid_out(made: Any) -> Any:
+    if _floats is not None and made.is_floating_point():
+        made = made.to(_floats)
     if _channels_last and made.ndim == 4:
         return made.contiguous(memory_format=torch.channels_last)
     return made
@@ -52,8 +56,11 @@ def empty(shape: Any, like: Any) -> Any:
 
 
 def host(made: Any) -> Any:
-    """Return a tensor's values as an array; None stays None."""
-    return None if made is None else made.detach().cpu().numpy()
+    """Return a tensor's values as an array, bfloat16 as float32; None stays None."""
+    if made is None:
+        return None
+    made = made.detach().cpu()
+    return (made.float() if made.dtype == torch.bfloat16 else made).numpy()
 
 
 def make_call(function: Callable[..., Any], *arrays: Any, shown: int | None = None) -> PeerCall:

@@ -18,13 +18,13 @@ WARM_STEPS = 3
 
 def make_train(
     model: Model, batch: int, weights: dict[str, Any] | None, seed: int, device: str = "cpu",
-    how: str = "eager", dtype: torch.dtype = torch.float32,
+    how: str = "eager", dtype: torch.dtype = torch.float32, autocast: torch.dtype | None = None,
 ) -> Callable[[], Any]:  # fmt: skip
     """Return what does a training step of a model; it waits for nothing and returns the loss.
 
     how: "eager"; "channels_last", images and filters in that layout; "compile", forward and loss
     through torch.compile with its CUDA graphs; "graph", the whole step captured. Without weights
-    those are torch's own.
+    those are torch's own. With `autocast` forward and loss run under torch.autocast in that type.
     """
     layout = torch.channels_last if how == "channels_last" else torch.preserve_format
     x, y = (torch.from_numpy(a).to(device) for a in model.draw(np.random.default_rng(seed), batch))
@@ -38,10 +38,16 @@ def make_train(
         network.to(memory_format=torch.channels_last)
     optimizer = model.optimizer(optim, network.parameters())
 
-    def forward(x: Any, y: Any) -> Any:
+    def plain(x: Any, y: Any) -> Any:
         return model.loss(F, network, x, y)
 
+    def casting(x: Any, y: Any) -> Any:
+        with torch.autocast(device, autocast):
+            return model.loss(F, network, x, y)
+
+    forward = plain if autocast is None else casting
     if how == "compile":
+        torch.compiler.reset()  # it gives up, without a word, on code compiled eight times before
         forward = torch.compile(forward, mode="reduce-overhead")
     if how == "graph":
         for group in optimizer.param_groups:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from trine.dtypes import Array
+from trine.kernels.cuda import tiles
 from trine.kernels.cuda.launch import Launch, Launches, blocks
 from trine.kernels.registry import cuda_kernel
 
@@ -80,6 +82,7 @@ def _avg_pool2d_backward(
 def _adaptive_avg_pool2d(x: Array, output_size: Pair, out: Array) -> Launches:
     if not out.size:
         return ()
+    tiles.check("adaptive_avg_pool2d", pixels_of_a_plane=math.prod(x.shape[2:]))
     lanes = 32 if x.size >= WARP_BIN * out.size else 1
     arguments = (x, out, out.size, *x.shape[2:], *output_size)
     return _launch(f"adaptive_avg_pool2d<{{T}}, {lanes}>", out.size, arguments, lanes)

@@ -78,7 +78,8 @@ __global__ void roi_pool(
 }
 
 // A block owns a plane and goes through the boxes of its image in order. Bins of one box that share
-// their maximum are added, in order, by the thread of the first of them.
+// their maximum are added, in order, by the thread of the first of them. No barrier stands between two
+// planes: the next one is other memory.
 template <class T>
 __global__ void roi_pool_backward(
     const T* __restrict__ grad_out_kcpq, const int* __restrict__ argmax_kcpq, const T* __restrict__ boxes_k5, T* grad_x_nchw,
@@ -105,7 +106,6 @@ __global__ void roi_pool_backward(
                 grad_x_hw[place] = sum;
             }
         }
-        __syncthreads();
     }
 }
 

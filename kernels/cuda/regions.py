@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+
 from trine.dtypes import Array, int32
+from trine.kernels.cuda import tiles
 from trine.kernels.cuda.launch import Launch, Launches, Scratch, blocks
 from trine.kernels.registry import cuda_kernel
 
@@ -20,6 +23,7 @@ def _pool(
 ) -> Launches:
     if not out.size:
         return ()
+    tiles.check("roi_pool", pixels_of_a_plane=math.prod(x.shape[2:]))
     arguments = (x, boxes, out, argmax, out.size, *x.shape, *output_size, spatial_scale)
     return Launch(blocks(out.size, THREADS), (THREADS,), arguments)
 
@@ -29,6 +33,7 @@ def _pool_backward(
 ) -> Launches:
     if not grad_x.size:
         return ()
+    tiles.check("roi_pool_backward", pixels_of_a_plane=math.prod(input_size))
     k, channels, rows, columns = grad_out.shape
     sizes = (batch * channels, k, batch, channels, input_size[0] * input_size[1], rows * columns)
     arguments = (grad_out, argmax, boxes, grad_x, *sizes)
@@ -42,6 +47,11 @@ class _Weights:
         self, boxes: Array, output_size: Pair, input_size: Pair, scale: float,
         sampling_ratio: int, aligned: bool,
     ) -> None:  # fmt: skip
+        tiles.check(
+            "roi_align",
+            pixels_of_a_plane=math.prod(input_size),
+            weights_of_a_box=max(map(math.prod, zip(output_size, input_size, strict=True))),
+        )
         k = boxes.shape[0]
         self.weights, self.reaches, self.extents, self.launches = [], [], [], []
         for bins, size, axis in zip(output_size, input_size, (2, 1), strict=True):

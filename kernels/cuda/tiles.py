@@ -51,7 +51,7 @@ def check(op: str, **counts: int) -> None:
         if count > MAX_INDEX:
             raise ValueError(
                 f"[{op}] expected at most {MAX_INDEX} {name.replace('_', ' ')}, got {count}. Use a "
-                "smaller batch."
+                "smaller batch or smaller images."
             )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,9 +15,11 @@ import pytest
 from trine import nn
 from trine.backends import cases, get_backend
 from trine.backends.op import OPS
-from trine.bench.gpu import judged, nets, pages, sanitize, shapes
+from trine.bench.gpu import judged, kernels, nets, pages, sanitize, shapes, steps
+from trine.bench.gpu.session import chosen, titled
 from trine.bench.gpu.small import small_samples
 from trine.bench.steps import initial_weights, make_train
+from trine.kernels import registry
 from trine.kernels.cuda import emulator
 
 ROOT = Path(__file__).parents[2]
@@ -48,24 +51,37 @@ def dry(command, folder, *options):
 @needs_emulator
 def test_kernels(tmp_path):
     tables, _ = dry("kernels", tmp_path)
-    assert [row["op"] for row in tables["T2: convolution layers"] if row["default"]] == list(
-        shapes.CONV
-    )
-    rows = tables["T1: kernels"] + tables["T2: convolution layers"]
-    assert {row["op"] for row in rows} == {*shapes.DRY_OPS, *shapes.CONV}
-    assert all(row["right"] and row["us"] > 0 and row["error"] < 1e-5 for row in rows)
-    if importlib.util.find_spec("torch") is not None:
-        assert all(row["error torch"] < 1e-5 for row in rows)
-        assert [row["fast_0"] for row in tables["T6: share of calls that win"]] == [1, 1]
+    torch = importlib.util.find_spec("torch") is not None
+    for precision in registry.PRECISIONS:
+        layers = tables[titled(kernels.T2, precision)]
+        rows = tables[titled(kernels.T1, precision)] + layers
+        assert [row["op"] for row in layers if row["default"]] == list(shapes.CONV)
+        assert {row["op"] for row in rows} == {*shapes.DRY_OPS[precision], *shapes.CONV}
+        assert all(row["right"] and row["us"] > 0 for row in rows)
+        own = [row for row in rows if row["kernel"].endswith(f"_{precision}")]
+        if precision == "fp32":
+            assert not any(row["kernel"].endswith(("_tf32", "_bf16")) for row in rows)
+            assert all(row["error"] < 1e-5 for row in rows)
+        else:
+            assert {row["op"] for row in own} == {"matmul", *shapes.CONV}
+            assert all(judged.GOOD["fp32"] < row["error"] < judged.GOOD[precision] for row in own)
+        if torch and precision != "tf32":  # a CPU has none
+            limits = (0, 1e-5) if precision == "fp32" else (1e-5, 1e-2)
+            assert all(limits[0] <= row["error torch"] <= limits[1] for row in rows)
+    if torch:
+        assert [row["fast_0"] for row in tables[kernels.T6]] == [1] * 6
 
 
 @needs_emulator
 def test_steps(tmp_path):
     tables, page = dry("steps", tmp_path)
-    rows = tables["T3: training steps"]
-    assert {row["net"] for row in rows} == set(nets.DRY_NETS)
-    assert {row["form"] for row in rows} >= {"trine eager", "trine graph"}
-    assert all(row["right"] and row["us"] > 0 for row in rows), rows
+    for precision in registry.PRECISIONS:
+        rows = tables[titled(steps.T3, precision)]
+        assert {row["form"] for row in rows} >= {"trine eager", "trine graph"}
+        assert all(row["right"] and row["us"] > 0 for row in rows), rows
+        ours = [row["error"] for row in rows if row["form"] in steps.HOWS]
+        assert min(ours) > 1e-5 if precision != "fp32" else max(ours) < 1e-5
+    assert {row["net"] for row in tables[steps.T3]} == set(nets.DRY_NETS)
     assert len(tables["T5: launch overheads"]) >= 6
     assert "T3: " not in page.split("## T5")[1], "a form of a step failed"
 
@@ -102,10 +118,53 @@ def test_the_emulator_is_not_taken_for_a_gpu(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("theirs", "limit"), [(None, 1e-5), (1e-7, 1e-5), (2e-5, 4e-5), (1e-3, 1e-4)]
-)
-def test_ours_may_be_twice_as_wrong_as_pytorch_within_bounds(theirs, limit):
-    assert judged.allowed(theirs) == pytest.approx(limit)
+    ("precision", "theirs", "limit"),
+    [
+        ("fp32", None, 1e-5), ("fp32", 1e-7, 1e-5), ("fp32", 2e-5, 4e-5), ("fp32", 1e-3, 1e-4),
+        ("tf32", None, 4e-3), ("tf32", 1e-4, 1e-3), ("tf32", 1e-3, 2e-3), ("tf32", 1, 4e-3),
+        ("bf16", 1e-3, 1e-2), ("bf16", 1e-2, 2e-2), ("bf16", 1, 3.2e-2),
+    ],
+)  # fmt: skip
+def test_ours_may_be_twice_as_wrong_as_pytorch_within_bounds(precision, theirs, limit):
+    assert judged.allowed("matmul", precision, theirs) == pytest.approx(limit)
+
+
+@pytest.mark.parametrize("precision", ["tf32", "bf16"])
+def test_a_precision_has_the_ops_with_kernels_of_it(cupy_backend, precision):
+    """All of them: in table T1, or by layers in T2."""
+    with_kernels = {k.op for k in registry.all_kernels() if k.precision == precision}
+    timed = shapes.ops(False, precision)
+    assert {"matmul", "linear", "lstm"} <= set(timed) < set(shapes.ops(False))
+    assert with_kernels == {*timed, *shapes.CONV}
+    stage = kernels.Stage(kernels.T2, precision, 1)
+    assert len(kernels.works(stage, False)) == 3 * sum(map(len, shapes.LAYERS.values()))
+
+
+def test_every_table_has_a_part_of_the_time():
+    found = {(stage.title, stage.precision) for stage in kernels.STAGES}
+    assert found == {(t, p) for t in (kernels.T1, kernels.T2) for p in registry.PRECISIONS}
+    assert all(stage.part > 0 for stage in kernels.STAGES)
+    assert set(steps.SHARES) == set(registry.PRECISIONS)
+
+
+def test_precisions_are_asked_for_by_name():
+    assert chosen(None) == registry.PRECISIONS
+    assert chosen(["bf16"]) == ("bf16",)
+    with pytest.raises(ValueError, match=r"\[--precision\] expected a known precision, got 'tf23'"):
+        chosen(["tf23"])
+
+
+@needs_emulator
+def test_one_precision_alone_and_what_had_no_time(tmp_path):
+    """A tenth of a minute is over before the last op; those that are left are named."""
+    tables, page = dry("kernels", tmp_path, "--precision", "tf32", "--minutes", "0.1")
+    assert set(tables) - {kernels.T6} <= {
+        "Floors", titled(kernels.T1, "tf32"), titled(kernels.T2, "tf32")
+    }  # fmt: skip
+    done = {row["op"] for title in tables for row in tables[title] if "op" in row}
+    wanted = {*shapes.DRY_OPS["tf32"], *shapes.CONV}
+    left = set(re.findall(r"\w+", " ".join(re.findall("no time for (.*)", page))))
+    assert wanted - done == wanted & left
 
 
 def test_rows_become_a_table():

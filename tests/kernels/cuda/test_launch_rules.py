@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
 import pytest
 
-from trine.kernels.cuda import rows, tiles
+from trine.kernels.cuda import convolution, pooling, reductions, regions, rows, tiles
 from trine.kernels.cuda.launch import blocks
 
 
@@ -57,6 +60,62 @@ def test_tiles():
     tiles.check("linear", rows=tiles.MAX_INDEX)
     with pytest.raises(ValueError, match=r"\[linear\] expected at most .* rows, got"):
         tiles.check("linear", rows=tiles.MAX_INDEX + 1)
+
+
+class Sized:
+    """What a launch table asks of an array, without its memory."""
+
+    dtype = np.dtype(np.float32)
+
+    def __init__(self, *shape):
+        self.shape, self.size, self.ndim = shape, math.prod(shape), len(shape)
+
+
+@pytest.mark.parametrize(
+    ("op", "launches"),
+    [
+        ("roi_pool", lambda side: regions._pool(
+            Sized(1, 1, side, 2**15), Sized(1, 5), (1, 1), 1.0, Sized(1, 1, 1, 1), Sized(1, 1, 1, 1)
+        )),
+        ("roi_pool_backward", lambda side: regions._pool_backward(
+            Sized(1, 1, 1, 1), Sized(1, 1, 1, 1), Sized(1, 5), 1, (side, 2**15), Sized(1)
+        )),
+        ("roi_align", lambda side: regions._align(
+            Sized(1, 1, side, 2**15), Sized(1, 5), (1, 1), 1.0, 0, False, Sized(1)
+        )),
+        ("roi_align", lambda side: regions._align_backward(
+            Sized(1, 1, 1, 1), Sized(1, 5), 1, (side, 2**15), 1.0, 0, False, Sized(1)
+        )),
+        ("roi_align", lambda side: regions._align(
+            Sized(1, 1, 2, 2**15), Sized(1, 5), (1, side), 1.0, 0, False, Sized(1)
+        )),
+        ("adaptive_avg_pool2d", lambda side: pooling._adaptive_avg_pool2d(
+            Sized(1, 1, side, 2**15), (1, 1), Sized(1)
+        )),
+    ],
+)  # fmt: skip
+def test_what_kernels_count_in_32_bits_is_refused_beyond(op, launches):
+    assert launches(2**16 - 1)
+    with pytest.raises(ValueError, match=rf"\[{op}\] expected at most .* got 2147483648\. Use a"):
+        launches(2**16)
+
+
+@pytest.mark.parametrize(("count", "chunks"), [(100_000, 390), (2**22, 512)])
+def test_chunks_of_a_sum_are_joined_by_as_many_blocks_as_their_columns_need(count, chunks):
+    """By whole columns: 512 chunks would be worth two chunks of their own."""
+    first, join = reductions._reduce("sum", "Sum")(Sized(count, 40), 0, False, Sized(40))
+    assert (first.grid, join.grid) == ((2, chunks), (2, 1))
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_who_serves_a_convolution(groups):
+    """Few kernels or channels of a group go direct, and up to 256 weights by a block for four."""
+    for count, few in ((16, True), (17, False)):
+        assert convolution._few_kernels(Sized(count * groups, 20, 3, 3), groups) == few
+        assert convolution._few_channels(Sized(20, count, 3, 3)) == few
+        for batch in (1, 100):
+            grad_out, x = Sized(batch, count * groups, 9, 9), Sized(batch, 4 * groups, 9, 9)
+            assert convolution._few_weights(grad_out, x, (2, 2), groups) == few
 
 
 def test_splits_of_a_deep_product():

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from trine.kernels.cuda import emulator
+
 CODE = r"""
 #include <cooperative_groups.h>
 
@@ -137,6 +139,16 @@ def test_a_grid_barrier_orders_all_blocks(cu):
 def test_a_grid_barrier_needs_a_cooperative_launch(cu):
     x, out = np.zeros(128, np.float32), np.zeros(128, np.float32)
     assert cu.fault("grid_sum", (x, out, np.int32(1)), grid=4).kind == "unsupported"
+
+
+def test_a_grid_too_large_to_be_there_together(cu):
+    """512 blocks of 32 fit, one more does not."""
+    n = 512 * 32
+    x, out = np.zeros(n, np.float32), np.zeros(n, np.float32)
+    cu.run("grid_sum", (x, out, np.int32(1)), grid=512, cooperative=True)
+    assert set(out) == {n}
+    with pytest.raises(emulator.LaunchError, match=r"\[grid_sum\].* at most 16384 can be together"):
+        cu.run("grid_sum", (x, out, np.int32(1)), grid=513, cooperative=True)
 
 
 def test_a_grid_barrier_that_one_thread_misses(cu):

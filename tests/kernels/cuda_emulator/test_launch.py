@@ -223,19 +223,19 @@ def test_runaway_by_accesses(cu):
 
 
 @pytest.mark.parametrize(
-    ("kernel", "argument"),
+    ("kernel", "endless", "ends"),
     [
-        ("loop_on_memory", np.int32(-1)),
-        ("loop_on_plain_memory", np.int32(-1)),
-        ("loop_on_registers", np.float32(2)),
+        ("loop_on_memory", np.int32(-1), np.int32(400)),
+        ("loop_on_plain_memory", np.int32(-1), np.int32(400)),
+        ("loop_on_registers", np.float32(2), np.float32(0.9)),
     ],
 )
-def test_runaway_by_time(cu, kernel, argument):
+def test_runaway_by_time(cu, kernel, endless, ends):
     short = emulator.Settings(seconds_budget=0.2)
-    fault = cu.fault(kernel, (floats(2), argument), block=1, chosen=short)
+    fault = cu.fault(kernel, (floats(2), endless), block=1, chosen=short)
     assert fault.kind == "runaway"
     assert "0.2 s of CPU time" in str(fault)
-    cu.run("fill", (floats(8), *FILL), block=8)  # and the next launch works
+    cu.run(kernel, (floats(2), ends), block=1, chosen=short)  # and the next launch works
 
 
 def test_assertions_of_the_kernel(cu):

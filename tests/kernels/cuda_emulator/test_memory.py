@@ -75,6 +75,11 @@ extern "C" __global__ void deep(float* y, int depth) {
   volatile float more[16384];
   if (depth > 0) more[(int)y[0] % 7] = 1.0f;
 }
+extern "C" __global__ void less_deep(float* y) {
+  volatile float local[12288];  // 48 of a thread's 64 KiB
+  local[12287 - threadIdx.x] = (float)threadIdx.x;
+  y[threadIdx.x] = local[12287 - threadIdx.x];
+}
 __constant__ float table[4] = {1, 2, 3, 4};
 __device__ int counter[2];
 extern "C" __global__ void from_constant(float* y, int i) {
@@ -131,6 +136,7 @@ def test_an_access_far_from_everything_and_through_null(cu):
     fault = cu.fault("through_null", (None,))
     assert fault.kind == "out-of-bounds"
     assert "null pointer" in str(fault)
+    cu.run("through_null", (floats(32),))
 
 
 def test_a_struct_that_crosses_the_end(cu):
@@ -230,7 +236,9 @@ def test_misaligned_atomics(cu):
 
 def test_stack_overflow_is_a_fault_and_not_a_crash(cu):
     assert cu.fault("deep", (floats(32), np.int32(1))).kind == "stack-overflow"
-    cu.run("copy", (floats(4), floats(4), np.int32(4)))  # and the next launch works
+    y = np.zeros(32, np.float32)
+    cu.run("less_deep", (y,))  # and the next launch works
+    np.testing.assert_array_equal(y, floats(32))
 
 
 def test_constants_and_device_variables_have_bounds(cu):

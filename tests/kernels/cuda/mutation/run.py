@@ -9,8 +9,8 @@ emulator, until one fails. The tests that failed are run without a mutant in the
 mutant that does not compile is not counted, and another is drawn. One that no test can find, because
 it changes nothing that a call computes, is named in `explained.txt` with the reason.
 
-With `--log FILE` results are kept as they come, and those that it holds as caught are not run again:
-after a stop, or when only survivors matter.
+With `--log FILE` results are kept as they come, and those that it holds are not run again, after a
+stop, or when only survivors matter: what survived, or had no time, is, unless it is explained.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class Log:
         if path is not None and path.exists():
             for line in path.read_text().splitlines():
                 record = json.loads(line)
-                if record["status"] in ("caught", "does not compile"):
+                if record["status"] in ("caught", "does not compile") or not record["reason"]:
                     self.known[record["name"]] = record
 
     def add(self, mutant: Mutant, verdict: Verdict, seconds: float, commit: str) -> None:
@@ -100,11 +100,14 @@ def run(
             while len(waiting) < min(processes, count - finished):
                 mutant = next(mutants)
                 old = log.known.get(mutant.name)
-                if old is None:
+                if old is None or (old["status"] == "survived" and mutant.name not in reasons):
                     waiting.add(pool.submit(runner, mutant, tests_of(mutant.file, mutant.line)))
-                elif old["status"] == "caught":
+                elif old["status"] != "does not compile":
                     finished += 1
-                    yield Result(mutant, "caught", old["reason"], old["seconds"], old["commit"])
+                    verdict = Verdict(old["status"], old["reason"])
+                    result = _result(mutant, verdict, reasons, old["seconds"], old["commit"])
+                    found_by.add(result.test)
+                    yield result
             done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
             for future in done:
                 mutant, verdict, took = future.result()
@@ -112,13 +115,23 @@ def run(
                 if verdict.status == "does not compile":
                     continue
                 finished += 1
-                status, reason = verdict.status, verdict.reason
-                if status == "survived" and mutant.name in reasons:
-                    status, reason = "explained", reasons[mutant.name]
-                result = Result(mutant, status, reason, took, commit)
+                result = _result(mutant, verdict, reasons, took, commit)
                 found_by.add(result.test)
                 yield result
         runner.unchanged(sorted(found_by - {""}))
+
+
+def _result(
+    mutant: Mutant, verdict: Verdict, reasons: dict[str, str], seconds: float, commit: str
+) -> Result:
+    """Return a verdict as a result; one that survived all of its tests may be explained."""
+    status, reason = verdict.status, verdict.reason
+    if status == "survived" and mutant.name in reasons:
+        if reason:  # its tests have not all run, so it still counts as a survivor
+            reason += f". What explained.txt says: {reasons[mutant.name]}"
+        else:
+            status, reason = "explained", reasons[mutant.name]
+    return Result(mutant, status, reason, seconds, commit)
 
 
 def _commit() -> str:
@@ -133,7 +146,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--count", type=int, default=100)
     parser.add_argument("--processes", type=int, default=PROCESSES)
-    parser.add_argument("--seconds", type=float, default=300.0, help="a mutant's time")
+    parser.add_argument("--seconds", type=float, default=1200.0, help="a mutant's time")
     parser.add_argument("--skip-explained", action="store_true", help="draw none of them")
     parser.add_argument("--list", action="store_true", help="only list what would be drawn")
     parser.add_argument("--out", type=Path, help="write the table here (Markdown)")

@@ -26,7 +26,7 @@ class Verdict:
     status: str
     """ "caught", "survived", "does not compile"."""
     reason: str
-    """The test that failed first, and how; empty for a survivor."""
+    """The test that failed first, and how; of a survivor whose tests did not end, just that."""
 
 
 class Scratch:
@@ -64,7 +64,11 @@ class Scratch:
         self.write(name, (KERNELS / name).read_text())
 
     def run(self, tests: Sequence[str], seconds: float) -> Verdict:
-        """Run tests against this copy until one fails; one that takes too long has failed."""
+        """Run tests against this copy until one fails, or the time is up.
+
+        A run out of time has found nothing: a kernel without end is stopped by `limits.py`, and its
+        test fails.
+        """
         path = os.pathsep.join([str(self.folder), str(HERE)])
         environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1",
                        "OPENBLAS_NUM_THREADS": "1",
@@ -87,7 +91,7 @@ class Scratch:
                 check=False,
             )  # fmt: skip
         except subprocess.TimeoutExpired:
-            return Verdict("caught", f"no end within {seconds:.0f} s")
+            return Verdict("survived", f"the tests had no end within {seconds:.0f} s")
         if done.returncode == 0:
             return Verdict("survived", "")
         said = done.stdout + done.stderr

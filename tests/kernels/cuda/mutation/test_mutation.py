@@ -129,6 +129,8 @@ def test_a_scratch_runs_its_own_kernels(scratch):
     scratch.write("include/activation.h", right.replace("case RELU", "case RELOU"))
     assert scratch.run([RELU], 100).status == "does not compile"
     assert (KERNELS / "include" / "activation.h").read_text() == right
+    late = scratch.run([RELU], 0.01)
+    assert (late.status, "no end within" in late.reason) == ("survived", True)
     with pytest.raises(RuntimeError, match="pytest could not run"):
         scratch.run([RELU + "no such test"], 100)
 
