@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
+import multiprocessing
 import os
 import re
 import sys
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -115,6 +116,7 @@ class Nvrtc:
     """The few functions of NVRTC that are needed."""
 
     def __init__(self, path: Path) -> None:
+        self.path = path
         self._library = ctypes.CDLL(str(path))
         self._library.nvrtcGetErrorString.restype = ctypes.c_char_p
 
@@ -177,15 +179,26 @@ def library() -> Path | None:
     return None
 
 
+def _compile(path: Path, source: Source, architecture: int) -> tuple[str, dict[str, str]]:
+    return Nvrtc(path).compile(source, architecture)
+
+
 def compile_all(nvrtc: Nvrtc) -> Iterator[Compiled]:
-    """Yield what each kernel takes on each architecture; raises BackendError as `compile` does."""
+    """Yield what each kernel takes on each architecture.
+
+    Each source is compiled by a process of its own: what a process has compiled before, and what it
+    compiles beside, changes the registers that the assembler gives. Raises BackendError as
+    `Nvrtc.compile` does.
+    """
     work = [
         (source.on(architecture), architecture)
         for source in sources()
         for architecture in ARCHITECTURES
     ]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        done = pool.map(lambda pair: nvrtc.compile(*pair), work)
+    fresh = multiprocessing.get_context("forkserver")
+    fresh.set_forkserver_preload([__name__])
+    with ProcessPoolExecutor(os.cpu_count(), mp_context=fresh, max_tasks_per_child=1) as pool:
+        done = pool.map(partial(_compile, nvrtc.path), *zip(*work, strict=True))
         for (source, architecture), (log, lowered) in zip(work, done, strict=True):
             found = list(_read(log, lowered, source.path.name, architecture))
             missing = set(source.expressions) - {compiled.kernel for compiled in found}
