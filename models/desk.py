@@ -175,7 +175,7 @@ def fit(
     schedule = None
     if optimizer is None:
         optimizer = optim.Adam(model.parameters(), lr=lr)
-        schedule = optim.CosineAnnealingLR(optimizer, epochs * len(loader))
+        schedule = optim.CosineAnnealingLR(optimizer, max(epochs * len(loader), 1))
     trainer = Trainer(
         model, optimizer, loss, metrics=(), schedule=schedule, clip_norm=clip_norm, progress="none"
     )

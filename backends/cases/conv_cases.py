@@ -84,6 +84,7 @@ LAYERS = (
     Layer(2, 32, (9, 7), 33, (3, 3), padding=(1, 1)),
     Layer(2, 64, (5, 4), 64, (3, 3), padding=(1, 1)),
     Layer(2, 130, (5, 3), 37, (1, 1)),
+    Layer(1, 33, (3, 5), 130, (1, 1)),
     Layer(1, 128, (7, 7), 32, (1, 1)),
     Layer(1, 34, (6, 27), 64, (2, 3), stride=(2, 1), padding=(1, 0), groups=2),
     Layer(1, 4, (9, 9), 8, (3, 2), stride=(2, 2), padding=(1, 1), dilation=(1, 2), groups=4),

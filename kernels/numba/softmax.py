@@ -255,30 +255,36 @@ def _lane_pointers(v: Vectors, base: Any, offsets: Any) -> list[Any]:
 
 
 @helper
-def _find_columns(group: int, columns: int, classes: int, inner: int, offsets: Array) -> None:
-    """Fill where the columns of a group start; the last column stands for those beyond it."""
-    for lane in range(offsets.size):
-        column = min(group * offsets.size + lane, columns - 1)
+def _find_columns(group: int, columns: int, classes: int, inner: int, offsets: Array) -> bool:
+    """Fill where the columns of a group start; return whether they are a vector of the image.
+
+    Images with a vector of columns or more have groups of their own. The last column stands for
+    those beyond it: two threads must not work on one column.
+    """
+    lanes = offsets.size
+    if inner >= lanes:
+        blocks = (inner + lanes - 1) // lanes
+        image = group // blocks
+        start = (group - image * blocks) * lanes
+        for lane in range(lanes):
+            offsets[lane] = image * classes * inner + min(start + lane, inner - 1)
+        return start + lanes <= inner
+    for lane in range(lanes):
+        column = min(group * lanes + lane, columns - 1)
         if inner == 1:
             offsets[lane] = column * classes
         else:
             image = column // inner
             offsets[lane] = image * classes * inner + column - image * inner
-
-
-@helper
-def _group_start(group: int, classes: int, inner: int, lanes: int) -> int:
-    """Return where a vector of columns starts; the last of an image overlaps the one before."""
-    blocks = (inner + lanes - 1) // lanes
-    image = group // blocks
-    return image * classes * inner + min((group - image * blocks) * lanes, inner - lanes)
+    return False
 
 
 @helper
 def group_room(classes: int, inner: int, itemsize: int) -> int:
-    """Return how many elements it takes to lay a group's columns side by side, 0 if they lie so."""
+    """Return how many elements it takes to lay a group's columns side by side, 0 if all lie so."""
     lanes = VECTOR_BYTES // itemsize
-    return 0 if inner >= lanes or (inner == 1 and classes > NARROW) else classes * lanes
+    are_vectors = inner % lanes == 0 or (inner == 1 and classes > NARROW)
+    return 0 if are_vectors else classes * lanes
 
 
 @helper
@@ -298,18 +304,17 @@ def softmax_groups(
             at = row * classes * itemsize
             softmax_row(like, x + at, classes, is_log, out + at)
         return
-    are_vectors = inner >= lanes
     held, offsets = address(room), np.empty(lanes, np.int64)
     for group in range(first, last):
         source, target, step = held, held, lanes
-        if are_vectors:
-            at = _group_start(group, classes, inner, lanes) * itemsize
+        is_vector = _find_columns(group, columns, classes, inner, offsets)
+        if is_vector:
+            at = offsets[0] * itemsize
             source, target, step = x + at, out + at, inner
         else:
-            _find_columns(group, columns, classes, inner, offsets)
             _take_columns(like, x, address(offsets), inner, classes, held)
         softmax_columns(like, source, step, classes, is_log, target)
-        if not are_vectors:
+        if not is_vector:
             _give_columns(like, held, address(offsets), inner, classes, out)
 
 
@@ -337,20 +342,19 @@ def _gradient_of_groups(
             at = row * classes * itemsize
             gradient_row(like, grad_out + at, out + at, classes, is_log, grad_x + at)
         return
-    are_vectors = inner >= lanes
     held, offsets = address(room), np.empty(lanes, np.int64)
     other = held + classes * lanes * itemsize
     for group in range(first, last):
         errors, results, target, step = held, other, held, lanes
-        if are_vectors:
-            at = _group_start(group, classes, inner, lanes) * itemsize
+        is_vector = _find_columns(group, columns, classes, inner, offsets)
+        if is_vector:
+            at = offsets[0] * itemsize
             errors, results, target, step = grad_out + at, out + at, grad_x + at, inner
         else:
-            _find_columns(group, columns, classes, inner, offsets)
             _take_columns(like, grad_out, address(offsets), inner, classes, held)
             _take_columns(like, out, address(offsets), inner, classes, other)
         gradient_columns(like, errors, results, step, classes, is_log, target)
-        if not are_vectors:
+        if not is_vector:
             _give_columns(like, held, address(offsets), inner, classes, grad_x)
 
 

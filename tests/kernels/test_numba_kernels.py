@@ -13,6 +13,8 @@ from trine.backends import Backend, get_backend
 from trine.backends.recording import LaunchRecorder
 from trine.kernels import registry
 from trine.kernels.numba import jit
+from trine.kernels.numba.softmax import group_room, softmax_groups
+from trine.kernels.numba.vectors import VECTOR_BYTES
 
 Pair = tuple[int, int]
 
@@ -653,3 +655,24 @@ def test_a_recorded_kernel_repeats_on_other_numbers(op: str) -> None:
             recording.run()
             for ours, theirs in zip(found, expected, strict=True):
                 assert ours.tobytes() == theirs.tobytes(), f"{call} by {backend.ran[op]}"
+
+
+@pytest.mark.parametrize("inner", [1, 2, 7, 8, 9, 13])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_each_column_of_a_softmax_belongs_to_one_group(inner: int, dtype: str) -> None:
+    """Groups are shared among threads, and one that scales what another has scaled is wrong."""
+    outer, classes = 3, 5
+    x = _normal(1, outer, classes, inner).astype(dtype)
+    size = x.itemsize
+    lanes = VECTOR_BYTES // size
+    groups = outer * -(-inner // lanes) if inner >= lanes else -(-outer * inner // lanes)
+    room = np.empty(group_room(classes, inner, size), dtype)
+    written = np.zeros(x.shape, int)
+    for group in range(groups):
+        out = np.full(x.shape, np.nan, dtype)
+        softmax_groups(
+            x.dtype.type(0), size, x.ctypes.data, outer, classes, inner, 0, group, group + 1, room,
+            out.ctypes.data,
+        )  # fmt: skip
+        written += ~np.isnan(out)
+    assert (written == 1).all()
