@@ -268,7 +268,8 @@ def _find_columns(group: int, columns: int, classes: int, inner: int, offsets: A
         start = (group - image * blocks) * lanes
         for lane in range(lanes):
             offsets[lane] = image * classes * inner + min(start + lane, inner - 1)
-        return start + lanes <= inner
+        is_vector: bool = start + lanes <= inner
+        return is_vector
     for lane in range(lanes):
         column = min(group * lanes + lane, columns - 1)
         if inner == 1:
