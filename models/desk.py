@@ -168,8 +168,8 @@ def fit(
     """Train a model that is a means to an end: a layer of a stack, a rival, a judge.
 
     By Adam, whose rate falls from `lr` to 0 along a cosine, or as an optimiser that is given has
-    it. The model is in evaluation mode afterwards. Raises KeyboardInterrupt where a signal stopped
-    it: what it was trained for has no use for half of it.
+    it; no epochs leave the model as it is. It is in evaluation mode afterwards. Raises
+    KeyboardInterrupt where a signal stopped it: what it was trained for has no use for half of it.
     """
     loader = DataLoader(data, batch_size, shuffle=True, seed=seed, prefetch=0)
     schedule = None
@@ -179,6 +179,6 @@ def fit(
     trainer = Trainer(
         model, optimizer, loss, metrics=(), schedule=schedule, clip_norm=clip_norm, progress="none"
     )
-    if trainer.fit(loader, epochs=epochs).interrupted:
+    if epochs and trainer.fit(loader, epochs=epochs).interrupted:
         raise KeyboardInterrupt
     model.eval()
