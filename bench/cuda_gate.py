@@ -187,8 +187,8 @@ def compile_all(nvrtc: Nvrtc) -> Iterator[Compiled]:
     """Yield what each kernel takes on each architecture.
 
     Each source is compiled by a process of its own: what a process has compiled before, and what it
-    compiles beside, changes the registers that the assembler gives. Raises BackendError as
-    `Nvrtc.compile` does.
+    compiles beside, changes the registers that the assembler gives by more than the one or two that
+    come and go anyway. Raises BackendError as `Nvrtc.compile` does.
     """
     work = [
         (source.on(architecture), architecture)
