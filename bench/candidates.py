@@ -22,7 +22,7 @@ from trine.backends.op import OPS
 from trine.bench.limits import Roofs
 from trine.bench.peers import Peer, PeerCall
 from trine.bench.results import BenchResult
-from trine.bench.timing import Timed
+from trine.bench.timing import Timed, pool_of
 from trine.kernels import registry
 
 Known = tuple[list[Any], list[Any]]
@@ -65,8 +65,7 @@ class KernelCandidate:
     ) -> None:
         self.backend, self.kernel, self.case, self.sample = backend, kernel, case, sample
         self.dtype, self.known = dtype, known
-        on_blas = backend.name == "numpy" or kernel in ("reference", "blas")
-        self.pool = "blas" if on_blas else backend.name
+        self.pool = pool_of(backend.name, kernel)
         flops = float(case.flops(sample))
         self.result = BenchResult(
             case.op, backend.name, kernel, dtype, sample.label,

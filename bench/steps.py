@@ -23,7 +23,7 @@ from trine.bench import memory
 from trine.bench.models import MODELS, Model
 from trine.bench.peers import Peer
 from trine.bench.results import BenchResult
-from trine.bench.timing import time_together
+from trine.bench.timing import pool_of, time_together
 from trine.errors import suggest
 
 CHECKED = 5
@@ -207,7 +207,7 @@ def _candidates(
         return lambda: make_step(name, batch, backend, "float32", weights, seed, how)
 
     found = [
-        StepCandidate(b, "blas" if b == "numpy" else b, row(b, how, "trine"), ours(b, how))
+        StepCandidate(b, pool_of(b), row(b, how, "trine"), ours(b, how))
         for b in backends
         for how in HOWS
         if how == "eager" or get_backend(b).device == "cpu"

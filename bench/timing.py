@@ -31,6 +31,11 @@ PAUSES = {"blas": 0.15}
 shares it with them in that time takes ten times as long."""
 
 
+def pool_of(backend: str, kernel: str = "") -> str:
+    """Return whose threads a backend's kernel runs on: its own, or BLAS's."""
+    return "blas" if backend == "numpy" or kernel in ("reference", "blas") else backend
+
+
 class Timed(Protocol):
     """What can be timed."""
 

@@ -18,6 +18,7 @@ import trine
 from trine import autograd, nn
 from trine.dtypes import is_float
 from trine.models.desk import values
+from trine.nn.running import running
 
 Array = npt.NDArray[Any]
 
@@ -198,18 +199,6 @@ class _Watcher:
         return wanted
 
 
-def _enter(watcher: _Watcher, path: str, module: nn.Module) -> tuple[Any, Any]:
-    label = f"{path} ({type(module).__name__})" if path else type(module).__name__
-
-    def before(module: nn.Module, args: Any) -> None:
-        watcher.stack.append(label)
-
-    def after(module: nn.Module, args: Any, result: Any) -> None:
-        watcher.stack.pop()
-
-    return module.register_forward_pre_hook(before), module.register_forward_hook(after)
-
-
 def record(
     model: nn.Module,
     x: trine.Tensor,
@@ -226,22 +215,17 @@ def record(
     if is_float(x.dtype):  # so that what happens to the input itself is on the tape as well
         x = x.detach().requires_grad_()
     watcher = _Watcher(model, x, target)
-    handles = [
-        handle for path, module in model.named_modules() for handle in _enter(watcher, path, module)
-    ]
     training = model.training
     model.eval()
     model.zero_grad()
     cost = None
     try:
-        with autograd.watching(watcher):
+        with running(model) as watcher.stack, autograd.watching(watcher):
             output = model(x)
             if target is not None and loss is not None:
                 cost = loss(output, target)
     finally:
         model.train(training)
-        for handle in handles:
-            handle.remove()
     if cost is not None:
         cost.backward()
         if watcher.seen:

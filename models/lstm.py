@@ -52,7 +52,8 @@ def to_source(parameters: dict[str, Maps]) -> tuple[Maps, Maps]:
     return _reorder(w, PYTORCH_ORDER, SOURCE_ORDER), _reorder(b, PYTORCH_ORDER, SOURCE_ORDER)
 
 
-def _logistic(z: Maps) -> Maps:
+def logistic(z: Maps) -> Maps:
+    """Return 1 / (1 + exp(-z))."""
     out: Maps = 1.0 / (1.0 + np.exp(-z))
     return out
 
@@ -75,7 +76,7 @@ def step_forward(x: Maps, h: Maps, c: Maps, w: Maps, b: Maps) -> Step:
     """Return (4-1) to (4-6): z = W [x; h] + b; g, i, f, o; c' = f c + i g; h' = o tanh c'."""
     stacked = np.concatenate([x, h])
     zg, zi, zf, zo = np.split(w @ stacked + b, 4)
-    g, i, f, o = np.tanh(zg), _logistic(zi), _logistic(zf), _logistic(zo)
+    g, i, f, o = np.tanh(zg), logistic(zi), logistic(zf), logistic(zo)
     c_new = f * c + i * g
     return Step(stacked, c, g, i, f, o, c_new, o * np.tanh(c_new))
 

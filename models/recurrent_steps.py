@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trine.models.anatomy import Part
-from trine.models.lstm import Step, step_backward, step_forward, to_source
+from trine.models.lstm import Step, logistic, step_backward, step_forward, to_source
 
 Array = npt.NDArray[Any]
 Values = dict[str, Array]
@@ -48,11 +48,6 @@ class Weights:
     w_hh: Array
     b_ih: Array
     b_hh: Array
-
-
-def _logistic(z: Array) -> Array:
-    out: Array = 1.0 / (1.0 + np.exp(-z))
-    return out
 
 
 class RNN:
@@ -91,7 +86,7 @@ class GRU:
         w, h = self.weights, before["h"]
         x_r, x_z, x_n = np.split(w.w_ih @ x + w.b_ih, 3)
         h_r, h_z, m = np.split(w.w_hh @ h + w.b_hh, 3)
-        r, z = _logistic(x_r + h_r), _logistic(x_z + h_z)
+        r, z = logistic(x_r + h_r), logistic(x_z + h_z)
         n = np.tanh(x_n + r * m)
         return {"r": r, "z": z, "m": m, "n": n, "h": (1.0 - z) * n + z * h}
 

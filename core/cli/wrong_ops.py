@@ -6,7 +6,6 @@ A wrong rule spoils the gradients of all parameters before it, so the worst of t
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +15,7 @@ import trine
 from trine import nn
 from trine.autograd import Op, apply, watching
 from trine.dtypes import is_float
+from trine.nn.running import running
 
 AWAY = 0.5
 """How much of themselves numbers lose at most."""
@@ -67,25 +67,13 @@ def _calls(
     model: nn.Module, x: trine.Tensor, target: trine.Tensor, loss: Callable[..., trine.Tensor]
 ) -> list[_Call]:
     """Return the ops that are recorded, each with the module in which it ran."""
-    stack: list[str] = []
     calls: list[_Call] = []
+    with running(model) as stack:
 
-    def watch(op: Op, inputs: Any, attrs: Any, results: Any) -> None:
-        layer = stack[-1] if stack else "the loss"
-        calls.append(_Call(op, layer, tuple(inputs), dict(attrs)))
+        def watch(op: Op, inputs: Any, attrs: Any, results: Any) -> None:
+            layer = stack[-1] if stack else "the loss"
+            calls.append(_Call(op, layer, tuple(inputs), dict(attrs)))
 
-    with ExitStack() as hooks:
-        for path, module in model.named_modules():
-            label = f"{path} ({type(module).__name__})" if path else type(module).__name__
-
-            def enter(module: Any, args: Any, label: str = label) -> None:
-                stack.append(label)
-
-            def leave(module: Any, args: Any, output: Any) -> None:
-                stack.pop()
-
-            hooks.callback(module.register_forward_pre_hook(enter).remove)
-            hooks.callback(module.register_forward_hook(leave).remove)
         with watching(watch):
             loss(model(x), target)
     return calls

@@ -87,10 +87,12 @@ def _conv(
 
 
 def serves(channels_of_group: int, groups: int) -> bool:
+    """Whether each group has one input channel."""
     return channels_of_group == 1 and groups > 1
 
 
 def is_square(kernel_size: Pair, stride: Pair, dilation: Pair) -> bool:
+    """Whether the taps are three neighbours in each of three lines."""
     return kernel_size == (3, 3) and stride == dilation == (1, 1)
 
 

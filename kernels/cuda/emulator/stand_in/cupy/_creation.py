@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from ._array import adopt, arrays_in, check_operand, compute, host, ndarray
+from ._array import adopt, arrays_in, compute, host, ndarray
+from ._operators import check_operand
 from ._streams import machine, refuse_in_capture, submit
 
 Shape = Any

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from ._array import check_operand, compute, ndarray
+from ._array import compute, ndarray
+from ._operators import check_operand
 
 
 class ufunc:  # noqa: N801  CuPy's name
