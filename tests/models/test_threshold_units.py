@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import trine
+import trine.functional as F
 from trine import models, nn, optim
 from trine.models import hebb, threshold_units
 from trine.models.desk import Desk, values
@@ -94,6 +95,22 @@ def test_hebb_recalls_stored_pairs_exactly(backend_name: str) -> None:
     recalled = values(model(trine.tensor(splits.train.x)))
     assert np.array_equal(recalled, splits.train.y)
     check("hebb", model)
+
+
+def test_hebbs_rule_in_its_three_forms(backend_name: str) -> None:
+    """alpha f(a) g(p), alpha a p and t p^T are added to the weights, one sample at a time."""
+    desk = Desk(backend_name, "float64")
+    p, t, w = np.array([[1.0, -2.0, 0.5]]), np.array([[1.0, -1.0]]), np.full((2, 3), 0.25)
+    a = p @ w.T
+    for options, rise in (
+        ({"supervised": False, "post": F.tanh, "pre": F.sign}, np.tanh(a).T @ np.sign(p)),
+        ({"supervised": False}, a.T @ p),
+        ({}, t.T @ p),
+    ):
+        model = desk.place(hebb.Hebb(3, 2, **options))
+        model.load_state_dict({"weight": w})
+        hebb.store(model, desk, p, t, lr=0.1)
+        assert values(model.weight) == pytest.approx(w + 0.1 * rise, abs=1e-12)
 
 
 def test_walsh_patterns_are_orthonormal() -> None:
