@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 import trine
 from trine import models, nn, optim
+from trine.data import Splits
 from trine.models import boltzmann, deep_belief, deep_boltzmann, rbm
 from trine.models.desk import Desk, values
 from trine.models.enumeration import MOST_UNITS, binary_states, cosine, log_sum_exp
@@ -194,15 +198,21 @@ def test_fitting_leaves_the_parameters_to_their_optimiser() -> None:
 
 
 @pytest.mark.slow
-def test_dbn_pretraining_beats_a_random_start() -> None:
+def test_dbn_pretraining_beats_a_random_start(scans: Callable[[Splits], Splits]) -> None:
+    """100 labels, five seeds, on the 8x8 scans: the mean gain is above twice its standard error."""
     splits = models.get("dbn").splits()
     assert np.bincount(splits.train.y).tolist() == [10] * 10
     assert len(splits.unlabelled) > 1000
-    found = deep_belief.compare_starts(
-        Desk("numpy", "float32"), splits, seeds=1, pretrain_epochs=6, epochs=40
-    )
-    assert found[0, 1] > found[0, 0] + 0.01
-    assert found[0, 1] > 0.85
+    splits = replace(scans(splits), unlabelled=splits.unlabelled[:, :, 3:27:3, 3:27:3])
+    with trine.use("numba"):
+        found = deep_belief.compare_starts(
+            Desk("numba", "float32"), splits, seeds=5, pretrain_epochs=10, epochs=30,
+            build=lambda: deep_belief.DBN((64, 128, 128, 128), window=1),
+        )  # fmt: skip
+    gain = found[:, 1] - found[:, 0]
+    assert found.shape == (5, 2)
+    assert gain.mean() > 2.0 * gain.std(ddof=1) / np.sqrt(5)
+    assert gain.mean() > 0.03
 
 
 def test_dbn_needs_classes() -> None:

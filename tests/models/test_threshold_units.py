@@ -10,6 +10,7 @@ import trine.functional as F
 from trine import models, nn, optim
 from trine.models import hebb, threshold_units
 from trine.models.desk import Desk, values
+from trine.models.explanation import Explanation
 
 
 def trained(name: str, epochs: int) -> nn.Module:
@@ -29,10 +30,12 @@ def trained(name: str, epochs: int) -> nn.Module:
     return model
 
 
-def check(name: str, model: nn.Module) -> None:
+def check(name: str, model: nn.Module) -> Explanation:
     system = models.get(name)
     assert system.shows is not None
-    assert system.shows(model, system.splits()).failures() == []
+    note = system.shows(model, system.splits())
+    assert note.failures() == []
+    return note
 
 
 def test_mcculloch_pitts(backend_name: str) -> None:
@@ -86,7 +89,8 @@ def test_adaline_reaches_least_squares(backend_name: str) -> None:
     inputs = np.concatenate([train.x, np.ones((len(train), 1))], axis=1).astype(np.float64)
     best = np.linalg.lstsq(inputs, train.y.astype(np.float64), rcond=None)[0][:, 0]
     assert model.theta() == pytest.approx(best, abs=1e-6)
-    check("adaline", model)
+    # The border is drawn where the sign of z changes.
+    assert check("adaline", model).drawings["plane"].level == 0.0
 
 
 def test_hebb_recalls_stored_pairs_exactly(backend_name: str) -> None:
