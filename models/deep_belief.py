@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -116,14 +116,14 @@ def fine_tune(model: nn.Module, splits: Splits, seed: int, epochs: int = EPOCHS)
 def compare_starts(
     desk: Desk,
     splits: Splits,
-    seeds: int,
+    seeds: Iterable[int],
     pretrain_epochs: int,
     epochs: int,
     build: Callable[[], DBN] = DBN,
 ) -> npt.NDArray[np.float64]:
     """Return the test accuracies of (random, pre-trained) starts for each seed: (seeds, 2)."""
     found = []
-    for seed in range(seeds):
+    for seed in seeds:
         row = []
         for start in ("random", "pre-trained"):
             trine.seed(seed)
@@ -148,7 +148,7 @@ def show(model: nn.Module, splits: Splits) -> Explanation:
             "first each W^l by CD-1 on h^(l-1), without labels; then all by the labels' gradient",
         ],
     )  # fmt: skip
-    found = compare_starts(desk, splits, SEEDS, PRETRAIN_EPOCHS, EPOCHS)
+    found = compare_starts(desk, splits, range(SEEDS), PRETRAIN_EPOCHS, EPOCHS)
     for k, start in enumerate(("random start", "pre-trained")):
         note.show("accuracy", f"{start}, mean of {SEEDS} seeds", found[:, k].mean())
         note.show("spread", f"{start}, standard deviation", found[:, k].std(ddof=1))
