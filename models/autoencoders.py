@@ -120,24 +120,28 @@ def pretrain(model: Stacked, splits: Splits, epochs: int = PRETRAINING_EPOCHS) -
 
 
 class Deconvolutional(nn.Module):
-    """Two convolutions of stride 2 down to 7x7, a code, and two transposed ones back to 28x28."""
+    """Two convolutions of stride 2, a code, and two transposed convolutions back to the image.
 
-    def __init__(self, code: int) -> None:
+    Images of 28x28 become maps of 14x14 and 7x7; `side` must be a multiple of 4.
+    """
+
+    def __init__(self, code: int, side: int = 28) -> None:
         super().__init__()
-        self.code_size = code
+        self.code_size, self.side = code, side // 4
+        inner = 16 * self.side**2
         self.conv1 = nn.Conv2d(1, 8, 4, stride=2, padding=1)
         self.conv2 = nn.Conv2d(8, 16, 4, stride=2, padding=1)
-        self.code = nn.Linear(16 * 7 * 7, code)
-        self.uncode = nn.Linear(code, 16 * 7 * 7)
+        self.code = nn.Linear(inner, code)
+        self.uncode = nn.Linear(code, inner)
         self.deconv2 = nn.ConvTranspose2d(16, 8, 4, stride=2, padding=1)
         self.deconv1 = nn.ConvTranspose2d(8, 1, 4, stride=2, padding=1)
 
     def encode(self, x: trine.Tensor) -> trine.Tensor:
-        """Return the codes (N, code) of images (N, 1, 28, 28)."""
+        """Return the codes (N, code) of images (N, 1, side, side)."""
         return self.code(self.conv2(self.conv1(x).relu()).relu().flatten(1))
 
     def forward(self, x: trine.Tensor) -> trine.Tensor:
-        maps = self.uncode(self.encode(x)).relu().reshape(-1, 16, 7, 7)
+        maps = self.uncode(self.encode(x)).relu().reshape(-1, 16, self.side, self.side)
         return self.deconv1(self.deconv2(maps).relu()).sigmoid()
 
 

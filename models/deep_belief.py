@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -11,8 +12,9 @@ import numpy.typing as npt
 import trine
 import trine.functional as F
 from trine import nn, optim
-from trine.data import ArrayDataset, DataLoader, Splits
+from trine.data import ArrayDataset, Splits
 from trine.models.desk import Desk, draw_order, values
+from trine.models.desk import fit as train
 from trine.models.explanation import Explanation
 from trine.models.figures import Images
 from trine.models.rbm import RBM, fit
@@ -63,18 +65,20 @@ class DBN(nn.Module):
     """Layers h^l = s(W^l h^(l-1) + b^l), each the upper half of an RBM, and a softmax on the last.
 
     Each RBM is trained on what the ones below it make of the data (`pretrain`), without labels; then
-    W and b of all layers follow the gradient of the labels' cross-entropy. Images (N, 1, 28, 28) are
-    averaged over windows of 2x2 first.
+    W and b of all layers follow the gradient of the labels' cross-entropy. Images (N, 1, H, W) are
+    averaged over windows of `window` x `window` first.
     """
 
-    def __init__(self, sizes: tuple[int, ...] = SIZES, classes: int = 10) -> None:
+    def __init__(
+        self, sizes: tuple[int, ...] = SIZES, classes: int = 10, *, window: int = 2
+    ) -> None:
         super().__init__()
-        self.halve = nn.AvgPool2d(2)
+        self.average = nn.AvgPool2d(window)
         self.layers = nn.ModuleList([RBM(a, b) for a, b in pairwise(sizes)])
         self.head = nn.Linear(sizes[-1], classes)
 
     def forward(self, x: trine.Tensor) -> trine.Tensor:
-        h = self.halve(x).flatten(1)
+        h = self.average(x).flatten(1)
         for layer in self.layers:
             h = layer.hidden(h)
         return self.head(h)
@@ -85,7 +89,7 @@ def pretrain(model: nn.Module, splits: Splits, epochs: int = PRETRAIN_EPOCHS) ->
     assert isinstance(splits, FewLabels)  # as the system's task makes them
     desk = Desk.of(model)
     with trine.no_grad():
-        h = model.halve(desk.tensor(splits.unlabelled)).flatten(1)
+        h = model.average(desk.tensor(splits.unlabelled)).flatten(1)
         for layer in model.layers:
             fit(layer, h.numpy(), epochs=epochs, lr=0.1, momentum=0.9)
             h = layer.hidden(h)
@@ -100,28 +104,30 @@ def random_start(model: nn.Module) -> None:
 def fine_tune(model: nn.Module, splits: Splits, seed: int, epochs: int = EPOCHS) -> float:
     """Train by the labels, as `trine train dbn` does; return the accuracy on the test set."""
     desk = Desk.of(model)
-    optimizer = optim.Adam(model.parameters(), lr=LR)
-    loader = DataLoader(splits.train, BATCH, shuffle=True, seed=seed)
-    for epoch in range(epochs):
-        for x, y, _ in loader.epoch(epoch):
-            optimizer.zero_grad()
-            F.cross_entropy(model(desk.tensor(x)), desk.integers(y)).backward()
-            optimizer.step()
+    train(
+        model, splits.train, F.cross_entropy,
+        epochs=epochs, optimizer=optim.Adam(model.parameters(), lr=LR), batch_size=BATCH, seed=seed,
+    )  # fmt: skip
     with trine.no_grad():
         right, count = accuracy(model(desk.tensor(splits.test.x)), desk.integers(splits.test.y))
     return float(right) / count
 
 
 def compare_starts(
-    desk: Desk, splits: Splits, seeds: int, pretrain_epochs: int, epochs: int
+    desk: Desk,
+    splits: Splits,
+    seeds: Iterable[int],
+    pretrain_epochs: int,
+    epochs: int,
+    build: Callable[[], DBN] = DBN,
 ) -> npt.NDArray[np.float64]:
     """Return the test accuracies of (random, pre-trained) starts for each seed: (seeds, 2)."""
     found = []
-    for seed in range(seeds):
+    for seed in seeds:
         row = []
         for start in ("random", "pre-trained"):
             trine.seed(seed)
-            model = DBN()
+            model = build()
             desk.place(model)
             if start == "random":
                 random_start(model)
@@ -142,7 +148,7 @@ def show(model: nn.Module, splits: Splits) -> Explanation:
             "first each W^l by CD-1 on h^(l-1), without labels; then all by the labels' gradient",
         ],
     )  # fmt: skip
-    found = compare_starts(desk, splits, SEEDS, PRETRAIN_EPOCHS, EPOCHS)
+    found = compare_starts(desk, splits, range(SEEDS), PRETRAIN_EPOCHS, EPOCHS)
     for k, start in enumerate(("random start", "pre-trained")):
         note.show("accuracy", f"{start}, mean of {SEEDS} seeds", found[:, k].mean())
         note.show("spread", f"{start}, standard deviation", found[:, k].std(ddof=1))

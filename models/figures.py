@@ -107,16 +107,17 @@ class Plane(Drawing):
     values: Array
     extent: tuple[float, float, float, float]
     groups: Mapping[str, Array] = field(default_factory=dict)
+    level: float = 0.5
 
     def draw(self, canvas: Any) -> None:
-        """Draw the values as colours with their contour at one half."""
+        """Draw the values as colours with their contour at the level."""
         axes = canvas.add_subplot()
         shown = axes.imshow(
             self.values, origin="lower", extent=self.extent, aspect="auto", cmap="coolwarm"
         )
         canvas.colorbar(shown)
-        if self.values.min() < 0.5 < self.values.max():
-            axes.contour(self.values, levels=[0.5], extent=self.extent, colors="black")
+        if self.values.min() < self.level < self.values.max():
+            axes.contour(self.values, levels=[self.level], extent=self.extent, colors="black")
         for label, points in self.groups.items():
             axes.scatter(points[:, 0], points[:, 1], label=label, edgecolors="black")
         axes.set(title=self.title)

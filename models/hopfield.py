@@ -35,6 +35,13 @@ def decided(field: trine.Tensor, before: trine.Tensor) -> trine.Tensor:
     return trine.where(field == 0, before, field.sign())
 
 
+def couplings(patterns: trine.Tensor) -> trine.Tensor:
+    """Return W = sum_mu xi^mu xi^mu^T without the diagonal: (..., P, N) -> (..., N, N)."""
+    units = patterns.shape[-1]
+    others = 1.0 - trine.eye(units, dtype=patterns.dtype, backend=patterns.backend)
+    return (patterns.transpose(-2, -1) @ patterns) * others
+
+
 def visits(weight: trine.Tensor, x: trine.Tensor, sweep: int = 0) -> Iterator[trine.Tensor]:
     """Let the units decide one after another, in place, and yield the states after each.
 
@@ -75,9 +82,7 @@ class Hopfield(nn.Learner):
     def learn(self, input: trine.Tensor, target: trine.Tensor) -> trine.Tensor:
         """Store a batch of patterns; returns what they were before, changed by all units at once."""
         with trine.no_grad():
-            units = input.shape[1]
-            others = 1.0 - trine.eye(units, dtype=input.dtype, backend=input.backend)
-            self.descend(self.weight, -(input.T @ input) * others)
+            self.descend(self.weight, -couplings(input))
             return decided(input @ self.weight, input)
 
     def energy(self, x: trine.Tensor) -> trine.Tensor:
@@ -137,11 +142,10 @@ def final_overlaps(
     """
     counts = [round(load * units) for load in loads]
     all_patterns = random_patterns("hopfield load", (trials, max(counts), units))
-    others = 1.0 - trine.eye(units, dtype=desk.dtype, backend=desk.backend)
     found = []
     for count in counts:
         patterns = desk.tensor(all_patterns[:, :count])
-        weight = (patterns.transpose(1, 2) @ patterns) * others
+        weight = couplings(patterns)
         x = patterns[:, 0].clone()
         for sweep in range(most_sweeps):
             before = x.clone()

@@ -168,12 +168,13 @@ def over_plane(
     title: str,
     extent: tuple[float, float, float, float],
     groups: dict[str, npt.NDArray[np.float32]],
+    level: float = 0.5,
 ) -> Plane:
     """Return one output of a model of two inputs over a rectangle, and groups of points on it."""
     left, right, bottom, top = extent
     x1, x2 = np.meshgrid(np.linspace(left, right, 101), np.linspace(bottom, top, 101))
     z = values(model(desk.tensor(np.stack([x1.ravel(), x2.ravel()], axis=1))))[:, output]
-    return Plane(title, z.reshape(x1.shape), extent, groups)
+    return Plane(title, z.reshape(x1.shape), extent, groups, level)
 
 
 @system(
@@ -268,8 +269,8 @@ def show_adaline(model: nn.Module, splits: Splits) -> Explanation:
     note.at_least("right", "of the test points, by the sign of z (at best 0.87)", right, 0.84)
     positive = np.asarray(test.y)[:, 0] > 0
     note.drawings["plane"] = over_plane(
-        model, desk, 0, "z of ADALINE", (-4.0, 4.0, -4.0, 4.0),
-        {"1": np.asarray(test.x)[positive], "-1": np.asarray(test.x)[~positive]},
+        model, desk, 0, "z of ADALINE, and its border at 0", (-4.0, 4.0, -4.0, 4.0),
+        {"1": np.asarray(test.x)[positive], "-1": np.asarray(test.x)[~positive]}, level=0.0,
     )  # fmt: skip
     return note
 

@@ -44,8 +44,8 @@ def test_hopfield_recalls_from_a_tenth_of_flipped_bits(backend_name: str) -> Non
     assert np.array_equal(values(model(trine.tensor(x))), y)
 
 
-def test_energy_never_rises_at_any_visit() -> None:
-    desk = Desk("numpy", "float64")
+def test_energy_never_rises_at_any_visit(backend_name: str) -> None:
+    desk = Desk(backend_name, "float64")
     rng = np.random.default_rng(0)
     patterns = np.where(rng.random((9, 60)) < 0.5, -1.0, 1.0)
     model = hopfield.Hopfield(60)
@@ -71,11 +71,23 @@ def test_a_unit_without_a_field_stays_what_it_is() -> None:
 
 @pytest.mark.slow
 def test_capacity_lies_around_0_138() -> None:
+    """Seen: 0.991 at 0.117 and 0.885 at 0.159, where it still falls with every sweep."""
     below, above = 0.85 * hopfield.CAPACITY, 1.15 * hopfield.CAPACITY
+    assert hopfield.N == 500
     overlaps = hopfield.final_overlaps(
-        Desk("numpy", "float32"), hopfield.N, (below, above), trials=20, most_sweeps=15
+        Desk("numpy", "float32"), hopfield.N, (below, above), trials=100, most_sweeps=10
     )
     assert overlaps[0] > 0.95 > overlaps[1]
+
+
+def test_overlaps_are_the_same_on_every_backend(backend_name: str) -> None:
+    """All fields are whole numbers, so the float64 result of numpy is exact."""
+    sizes = (40, (0.1, 0.3), 6)
+    found = hopfield.final_overlaps(Desk(backend_name, "float32"), *sizes)
+    assert found == pytest.approx(
+        hopfield.final_overlaps(Desk("numpy", "float64"), *sizes), abs=1e-6
+    )
+    assert found[0] > found[1]
 
 
 def test_capacity_is_read_off_the_curve() -> None:

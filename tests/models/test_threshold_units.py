@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 import trine
+import trine.functional as F
 from trine import models, nn, optim
 from trine.models import hebb, threshold_units
 from trine.models.desk import Desk, values
+from trine.models.explanation import Explanation
 
 
 def trained(name: str, epochs: int) -> nn.Module:
@@ -28,10 +30,12 @@ def trained(name: str, epochs: int) -> nn.Module:
     return model
 
 
-def check(name: str, model: nn.Module) -> None:
+def check(name: str, model: nn.Module) -> Explanation:
     system = models.get(name)
     assert system.shows is not None
-    assert system.shows(model, system.splits()).failures() == []
+    note = system.shows(model, system.splits())
+    assert note.failures() == []
+    return note
 
 
 def test_mcculloch_pitts(backend_name: str) -> None:
@@ -85,7 +89,8 @@ def test_adaline_reaches_least_squares(backend_name: str) -> None:
     inputs = np.concatenate([train.x, np.ones((len(train), 1))], axis=1).astype(np.float64)
     best = np.linalg.lstsq(inputs, train.y.astype(np.float64), rcond=None)[0][:, 0]
     assert model.theta() == pytest.approx(best, abs=1e-6)
-    check("adaline", model)
+    # The border is drawn where the sign of z changes.
+    assert check("adaline", model).drawings["plane"].level == 0.0
 
 
 def test_hebb_recalls_stored_pairs_exactly(backend_name: str) -> None:
@@ -94,6 +99,22 @@ def test_hebb_recalls_stored_pairs_exactly(backend_name: str) -> None:
     recalled = values(model(trine.tensor(splits.train.x)))
     assert np.array_equal(recalled, splits.train.y)
     check("hebb", model)
+
+
+def test_hebbs_rule_in_its_three_forms(backend_name: str) -> None:
+    """alpha f(a) g(p), alpha a p and t p^T are added to the weights, one sample at a time."""
+    desk = Desk(backend_name, "float64")
+    p, t, w = np.array([[1.0, -2.0, 0.5]]), np.array([[1.0, -1.0]]), np.full((2, 3), 0.25)
+    a = p @ w.T
+    for options, rise in (
+        ({"supervised": False, "post": F.tanh, "pre": F.sign}, np.tanh(a).T @ np.sign(p)),
+        ({"supervised": False}, a.T @ p),
+        ({}, t.T @ p),
+    ):
+        model = desk.place(hebb.Hebb(3, 2, **options))
+        model.load_state_dict({"weight": w})
+        hebb.store(model, desk, p, t, lr=0.1)
+        assert values(model.weight) == pytest.approx(w + 0.1 * rise, abs=1e-12)
 
 
 def test_walsh_patterns_are_orthonormal() -> None:
