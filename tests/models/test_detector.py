@@ -24,7 +24,7 @@ from trine.models.detector_cost import (
 )
 from trine.models.faster_rcnn import FULL_PARAMETERS, SMALL, small, true_rows
 from trine.models.segmentation import class_ious
-from trine.models.shapes import KINDS, draw_scenes
+from trine.models.shapes import KINDS, draw_scenes, shape_boxes
 from trine.nn import init
 
 
@@ -245,6 +245,22 @@ def test_regions_are_pooled_from_their_own_place(
     scores, codes = model.classify(trine.tensor(np.ascontiguousarray(columns)), [region])
     assert codes.shape == (1, len(KINDS) + 1, 4)
     np.testing.assert_allclose(scores.detach().numpy(), [[expected] * (len(KINDS) + 1)], rtol=1e-6)
+
+
+def test_showing_the_first_steps_judges_size_and_cost_and_draws() -> None:
+    """What `trine train faster-rcnn` prints and draws, with a net that is not of its size."""
+    splits = shape_boxes(1, 2, 32, (12, 20))
+    with trine.use("numpy"):
+        note = faster_rcnn.show_full(small().eval(), splits)
+    found = {row.symbol: row for row in note.rows}
+    assert found["parameters"].value == 234_328
+    assert not found["parameters"].ok
+    assert found["cost"].reference == pytest.approx(math.log(2) + math.log(21))
+    assert found["cost"].ok  # of guessing among four kinds
+    drawing = note.drawings["boxes"]
+    truth = [len(rows) for rows in true_rows(splits.test.y)]
+    assert [len(boxes) for boxes in drawing.boxes["truth"]] == truth
+    assert all(drawing.boxes["first 6 proposals"])
 
 
 # Scenes
