@@ -14,7 +14,7 @@ import numpy as np
 import trine
 from trine import nn
 from trine.data import Splits
-from trine.models.boxes import Detections, Floats, average_precisions, overlaps
+from trine.models.boxes import Detections, Floats, average_precisions, clip, overlaps
 from trine.models.desk import Desk
 from trine.models.detector import Detector, FirstStage, Settings
 from trine.models.detector_cost import label_anchors, two_stage_cost
@@ -133,9 +133,12 @@ def first_stage_rows(
 
 
 def with_boxes(title: str, x: Floats, rows: dict[str, list[list[Floats]]]) -> Images:
-    """Return a drawing of pictures (N, 3, H, W), once for each row of boxes."""
+    """Return a drawing of pictures (N, 3, H, W), once for each row of boxes, cut to the pictures."""
     pictures = x.transpose(0, 2, 3, 1).clip(0, 1)
-    boxes = {name: [[_box(b) for b in one] for one in images] for name, images in rows.items()}
+    boxes = {
+        name: [[_box(clip(box, *x.shape[2:])) for box in one] for one in images]
+        for name, images in rows.items()
+    }
     return Images(title, dict.fromkeys(rows, pictures), boxes)
 
 
@@ -152,7 +155,8 @@ def show_full(model: Detector, splits: Splits) -> Explanation:
                        desk.backend, desk.dtype)  # fmt: skip
     count = sum(p.numel() for p in model.parameters())
     note.equal("parameters", "with 20 classes and 9 anchors a cell", count, FULL_PARAMETERS, 0.0)
-    costs, proposals = [], []
+    costs: list[float] = []
+    proposals: list[Floats] = []
     for x, y in zip(splits.test.x, splits.test.y, strict=True):
         stage = first_stage(model, x[None])
         with trine.no_grad():
