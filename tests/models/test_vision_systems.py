@@ -16,7 +16,7 @@ from trine.training import Summary, Trainer
 
 
 def trained(
-    name: str, splits: Splits, epochs: int, batch_size: int, capture: str = "on"
+    name: str, splits: Splits, epochs: int, batch_size: int, capture: str = "auto"
 ) -> tuple[Module, Summary]:
     """Train a system on numba by its own loss, optimiser and schedule, on other data."""
     system = models.get(name)
@@ -90,7 +90,7 @@ def test_segmentation_finds_regions() -> None:
 
 @pytest.mark.slow
 def test_the_detector_finds_shapes() -> None:
-    """mAP@0.5 of 0.8, the row's own, on pictures of 32x32; proposals are chosen on the host."""
-    note = shown("faster-rcnn-small", shape_boxes(400, 50, 32, (12, 22)), 3, 4, "off")
+    """mAP@0.5 of 0.8, the row's own, on 32x32 (seeds 0, 1: 0.89, 0.90); proposals go by the host."""
+    note = shown("faster-rcnn-small", shape_boxes(400, 50, 32, (16, 28)), 4, 2, "off")
     assert note.failures() == []
     assert {row.symbol: row.reference for row in note.rows}["mAP@0.5"] == 0.8
