@@ -14,7 +14,7 @@ import numpy as np
 import trine
 from trine import nn
 from trine.data import Splits
-from trine.models.boxes import Detections, Floats, average_precisions, overlaps
+from trine.models.boxes import Detections, Floats, average_precisions, clip, overlaps
 from trine.models.desk import Desk
 from trine.models.detector import Detector, FirstStage, Settings
 from trine.models.detector_cost import label_anchors, two_stage_cost
@@ -114,21 +114,32 @@ def show_small(model: Detector, splits: Splits) -> Explanation:
     stage = first_stage(model, shown)
     note.show("recall", f"boxes among {SMALL.proposals} proposals, first images",
               recall_of(stage.proposals, truth[:8]))  # fmt: skip
-    anchors = [
-        stage.anchors[label_anchors(stage.anchors, rows[:, 1:])[0] == 1] for rows in truth[:8]
-    ]
-    rows = {
-        "truth": [list(rows[:, 1:]) for rows in truth[:8]],
-        "anchors that count as objects": [list(boxes) for boxes in anchors],
-        "first 6 proposals": [list(boxes[:6]) for boxes in stage.proposals],
-        "found, score 0.5 and more": [list(one.boxes[one.scores >= 0.5]) for one in found[:8]],
-    }
-    pictures = shown.transpose(0, 2, 3, 1).clip(0, 1)
-    note.drawings["boxes"] = Images(
-        "Faster R-CNN on made shapes", dict.fromkeys(rows, pictures),
-        {name: [[_box(b) for b in boxes] for boxes in images] for name, images in rows.items()},
-    )  # fmt: skip
+    rows = first_stage_rows(truth[:8], stage.anchors, stage.proposals)
+    rows["found, score 0.5 and more"] = [list(one.boxes[one.scores >= 0.5]) for one in found[:8]]
+    note.drawings["boxes"] = with_boxes("Faster R-CNN on made shapes", shown, rows)
     return note
+
+
+def first_stage_rows(
+    truth: list[Floats], anchors: Floats, proposals: list[Floats]
+) -> dict[str, list[list[Floats]]]:
+    """Return what is drawn of the first stage: for each row of pictures, each picture's boxes."""
+    objects = [anchors[label_anchors(anchors, rows[:, 1:])[0] == 1] for rows in truth]
+    return {
+        "truth": [list(rows[:, 1:]) for rows in truth],
+        "anchors that count as objects": [list(boxes) for boxes in objects],
+        "first 6 proposals": [list(boxes[:6]) for boxes in proposals],
+    }
+
+
+def with_boxes(title: str, x: Floats, rows: dict[str, list[list[Floats]]]) -> Images:
+    """Return a drawing of pictures (N, 3, H, W), once for each row of boxes, cut to the pictures."""
+    pictures = x.transpose(0, 2, 3, 1).clip(0, 1)
+    boxes = {
+        name: [[_box(clip(box, *x.shape[2:])) for box in one] for one in images]
+        for name, images in rows.items()
+    }
+    return Images(title, dict.fromkeys(rows, pictures), boxes)
 
 
 def _box(row: Floats) -> tuple[float, float, float, float]:
@@ -144,14 +155,19 @@ def show_full(model: Detector, splits: Splits) -> Explanation:
                        desk.backend, desk.dtype)  # fmt: skip
     count = sum(p.numel() for p in model.parameters())
     note.equal("parameters", "with 20 classes and 9 anchors a cell", count, FULL_PARAMETERS, 0.0)
-    with trine.no_grad():
-        costs = [
-            two_stage_cost(model(desk.tensor(x[None])), desk.tensor(y[None])).item()
-            for x, y in zip(splits.test.x, splits.test.y, strict=True)
-        ]
+    costs: list[float] = []
+    proposals: list[Floats] = []
+    for x, y in zip(splits.test.x, splits.test.y, strict=True):
+        stage = first_stage(model, x[None])
+        with trine.no_grad():
+            costs.append(two_stage_cost(stage, desk.tensor(y[None])).item())
+        proposals += stage.proposals
     start = math.log(2) + math.log(21)
     note.show("ln 2 + ln 21", "cost of guessing in both stages, without the codes'", start)
     note.at_most("cost", "of both stages on held-out pictures", np.mean(costs), start)
+    rows = first_stage_rows(true_rows(splits.test.y), stage.anchors, proposals)
+    title = "Faster R-CNN after its first steps, held-out pictures"
+    note.drawings["boxes"] = with_boxes(title, splits.test.x, rows)
     return note
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 import trine
-from trine import models
+from trine import models, nn
 from trine.models import faster_rcnn
 from trine.models.boxes import encode, overlaps
 from trine.models.detector import Detector
@@ -23,7 +24,7 @@ from trine.models.detector_cost import (
 )
 from trine.models.faster_rcnn import FULL_PARAMETERS, SMALL, small, true_rows
 from trine.models.segmentation import class_ious
-from trine.models.shapes import KINDS, draw_scenes
+from trine.models.shapes import KINDS, draw_scenes, shape_boxes
 from trine.nn import init
 
 
@@ -33,6 +34,10 @@ def scenes() -> tuple[np.ndarray, np.ndarray]:
     return made.images, made.boxes
 
 
+def count(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
 def test_published_size() -> None:
     system = models.get("faster-rcnn")
     assert system.build is not None
@@ -40,10 +45,20 @@ def test_published_size() -> None:
     with trine.use("numpy"), init.skipped():
         model = system.build()
     assert isinstance(model, Detector)
-    assert sum(p.numel() for p in model.parameters()) == FULL_PARAMETERS
-    trunk = sum(p.numel() for p in model.trunk.parameters())
+    assert count(model) == FULL_PARAMETERS == 137_078_239
+    trunk, head = count(model.trunk), count(model.head)
     assert trunk == 14_714_688  # VGG16's convolutions
+    # Simonyan and Zisserman, 2014: VGG16 for a thousand classes has 138 million.
+    assert trunk + head + (4096 + 1) * 1000 == 138_357_544
+    # Ren et al., section 3.1: proposals take 3x3x512x512 + 512x(4+2)x9 = 2.4 million weights.
+    biases = 512 + (4 + 2) * 9
+    assert count(model.rpn) - biases == 3 * 3 * 512 * 512 + 512 * (4 + 2) * 9
     assert (model.rpn.score.out_channels, model.rpn.code.out_channels) == (18, 36)
+    # Section 3.1: three sizes and three ratios; 300 proposals, of which the head knows 20 classes.
+    s = model.settings
+    assert (s.sizes, s.ratios) == ((128.0, 256.0, 512.0), (0.5, 1.0, 2.0))
+    assert (s.proposals, s.align) == (300, False)
+    assert count(model.score) + count(model.code) == (4096 + 1) * (20 + 1) * (1 + 4)
 
 
 def test_first_stage_proposes_boxes_in_the_image(scenes, backend_name: str) -> None:  # type: ignore[no-untyped-def]
@@ -173,10 +188,11 @@ def test_untrained_cost_is_that_of_guessing(scenes, backend_name: str) -> None: 
         assert np.abs(parameter.grad.numpy()).max() > 0, name
 
 
-def test_gradients_of_the_cost_are_those_of_differences(scenes, backend_name: str) -> None:  # type: ignore[no-untyped-def]
+def test_gradients_of_the_cost_are_those_of_differences(backend_name: str) -> None:
+    scene = draw_scenes("gradients", 1, 32, most=2, sides=(12, 16))
     model = small().to(dtype="float64").eval()  # evaluation draws the same batches every time
-    x = trine.tensor(scenes[0][:1], dtype="float64")
-    target = trine.tensor(scenes[1][:1], dtype="float64")
+    x = trine.tensor(scene.images, dtype="float64")
+    target = trine.tensor(scene.boxes, dtype="float64")
     weights = [model.trunk[0].weight, model.rpn.conv.weight, model.score.weight, model.code.weight]
     with model.held(x):  # proposals are constants to autograd, so they must not move
         trine.gradcheck(lambda *_: two_stage_cost(model(x), target), weights)
@@ -209,6 +225,42 @@ def test_detections_are_what_the_second_stage_says(scenes, backend_name: str) ->
     assert {tuple(np.round(box, 3)) for box in found.boxes.astype(np.float32)} <= known
     apart = overlaps(found.boxes, found.boxes) - np.eye(len(found.boxes))
     assert apart.max() <= 0.3 + 1e-6
+
+
+@pytest.mark.parametrize(
+    ("align", "expected"),
+    [(False, 6.0), (True, 3.5)],  # the largest of columns 2 to 6; the value at x = 16
+)
+def test_regions_are_pooled_from_their_own_place(
+    align: bool, expected: float, backend_name: str
+) -> None:
+    """On maps that hold their columns' numbers a region of pixels 8 to 24 is known."""
+    settings = replace(SMALL, align=align, pooled=1)
+    model = Detector(nn.Identity(), 1, 1, nn.Identity(), 1, settings)
+    with trine.no_grad():
+        assert model.score.bias is not None
+        model.score.weight.fill_(1.0)
+    columns = np.broadcast_to(np.arange(16, dtype=np.float32), (1, 1, 16, 16))
+    region = np.array([[8.0, 8.0, 24.0, 24.0]])
+    scores, codes = model.classify(trine.tensor(np.ascontiguousarray(columns)), [region])
+    assert codes.shape == (1, len(KINDS) + 1, 4)
+    np.testing.assert_allclose(scores.detach().numpy(), [[expected] * (len(KINDS) + 1)], rtol=1e-6)
+
+
+def test_showing_the_first_steps_judges_size_and_cost_and_draws() -> None:
+    """What `trine train faster-rcnn` prints and draws, with a net that is not of its size."""
+    splits = shape_boxes(1, 2, 32, (12, 20))
+    with trine.use("numpy"):
+        note = faster_rcnn.show_full(small().eval(), splits)
+    found = {row.symbol: row for row in note.rows}
+    assert found["parameters"].value == 234_328
+    assert not found["parameters"].ok
+    assert found["cost"].reference == pytest.approx(math.log(2) + math.log(21))
+    assert found["cost"].ok  # of guessing among four kinds
+    drawing = note.drawings["boxes"]
+    truth = [len(rows) for rows in true_rows(splits.test.y)]
+    assert [len(boxes) for boxes in drawing.boxes["truth"]] == truth
+    assert all(drawing.boxes["first 6 proposals"])
 
 
 # Scenes

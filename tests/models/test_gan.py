@@ -15,6 +15,7 @@ from trine import models, nn, optim
 from trine.data import ArrayDataset, DataLoader, Splits
 from trine.models.desk import Desk, fit, values
 from trine.models.gan import (
+    CONFIDENT,
     GAN,
     discriminator_cost,
     generator_cost,
@@ -79,11 +80,13 @@ def test_noise_is_new_in_every_step_and_the_same_for_a_seed(backend_name: str) -
 
 @pytest.mark.slow
 def test_digits_come_out_of_noise(scans: Callable[[Splits], Splits]) -> None:
-    """At 8x8 pixels, by captured steps, read by a small network of its own."""
+    """The row's own figures at 8x8 pixels, by captured steps, read by a small network."""
     with trine.use("numba"):
         splits = scans(models.get("gan").splits())
-        reader = nn.Sequential(nn.Flatten(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
-        fit(reader, splits.train, F.cross_entropy, lr=5e-3, epochs=15)
+        reader = nn.Sequential(nn.Flatten(), nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 10))
+        fit(reader, splits.train, F.cross_entropy, lr=5e-3, epochs=25)
+        right = probabilities(reader, splits.test.x).argmax(axis=1) == splits.test.y
+        assert right.mean() >= 0.95  # as `show` asks of its judge
         model = GAN(side=8)
         assert seen(model, reader)[0] <= 2
         optimizer = optim.Adam(model.parameters(), lr=1e-3, betas=(0.5, 0.999))
@@ -91,13 +94,13 @@ def test_digits_come_out_of_noise(scans: Callable[[Splits], Splits]) -> None:
         trainer.fit(DataLoader(splits.train, 64, shuffle=True), epochs=25)
         classes, confidence = seen(model, reader)
     assert classes >= 9
-    assert confidence >= 0.65
+    assert confidence >= CONFIDENT == 0.8
 
 
 def seen(model: GAN, reader: nn.Module) -> tuple[int, float]:
     """Return how many digits a reader is sure to see in 500 samples, and its median confidence."""
     p = probabilities(reader, samples(model, 500))
-    sure = p.max(axis=1) >= 0.8
+    sure = p.max(axis=1) >= CONFIDENT
     return len(np.unique(p.argmax(axis=1)[sure])), float(np.median(p.max(axis=1)))
 
 
