@@ -18,7 +18,7 @@ from trine.errors import DataError
 from trine.models import char_models, text_cnn, word_models
 from trine.models.desk import Desk, values
 from trine.models.explanation import Explanation
-from trine.models.language import character_corpus, nearest, word_contexts
+from trine.models.language import character_corpus, mean_loss, nearest, word_contexts
 from trine.training import Trainer
 
 
@@ -54,15 +54,16 @@ def value(note: Explanation, start: str) -> float:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["NNLM", "LogBilinear"])
-def test_word_models_beat_the_bigram(kind: str) -> None:
+@pytest.mark.parametrize(("kind", "epochs"), [("NNLM", 2), ("LogBilinear", 3)])
+def test_word_models_beat_the_bigram(kind: str, epochs: int, one_thread: None) -> None:
+    """Three tenths of the text, 300 words; the ratio was 0.92 and 0.94 for two seeds each."""
     with trine.use("numba"):
         splits = word_contexts(character_splits(excerpt(400_000, 60_000)), 300)
         model = getattr(word_models, kind)(300)
         model.eval()
         before = word_models.shows(model, splits)
         assert len(before.failures()) == 1  # one that has learned nothing is told from one that has
-        fit("nnlm", model, splits, epochs=3, lr=5e-3, batch=96)
+        fit("nnlm", model, splits, epochs=epochs, lr=5e-3, batch=96)
         note = word_models.shows(model, splits)
     assert note.ok, note.text()
     unigram, bigram, trigram = (
@@ -70,6 +71,11 @@ def test_word_models_beat_the_bigram(kind: str) -> None:
     )
     assert trigram < bigram < unigram < 300
     assert value(note, kind) < bigram
+    desk, test = Desk("numpy", "float32"), splits.test
+    on_numpy = mean_loss(desk.place(model), desk, test.x[:2000], test.y[:2000])
+    desk = Desk("numba", "float32")
+    on_numba = mean_loss(desk.place(model), desk, test.x[:2000], test.y[:2000])
+    assert on_numpy == pytest.approx(on_numba, rel=1e-5)
     assert sum(line.startswith("nearest to") for line in note.notes) == 12
     assert set(note.drawings) == {"words"}
 
@@ -119,13 +125,14 @@ def zeroed(cell: type[nn.RNN | nn.LSTM], scores: dict[str, float], dtype: str) -
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["char-rnn", "char-lstm"])
-def test_character_models_beat_the_trigram(name: str) -> None:
+def test_character_models_beat_the_trigram(name: str, one_thread: None) -> None:
+    """An eighth of the text, half the units; the ratio was 0.95 0.94 0.96 (RNN) and 0.93 0.93 0.92 for three seeds."""
     with trine.use("numba"):
         splits = character_splits(excerpt(160_000, 20_000), 32)
         cell = nn.RNN if name == "char-rnn" else nn.LSTM
         model = char_models.CharacterModel(cell, hidden=64)
         assert len(char_models.shows(model, splits).failures()) == 1
-        fit(name, model, splits, epochs=3, lr=1e-2 if cell is nn.LSTM else 8e-3, batch=16)
+        fit(name, model, splits, epochs=3, lr=1.2e-2 if cell is nn.LSTM else 8e-3, batch=16)
         note = char_models.shows(model, splits)
     assert note.ok, note.text()
     assert value(note, "interpolated Kneser-Ney trigram") > 2.0
@@ -240,7 +247,7 @@ def test_language_systems_read_a_text(name: str) -> None:
 
 
 @pytest.mark.slow
-def test_convolutions_beat_a_bag_of_words() -> None:
+def test_convolutions_beat_a_bag_of_words(one_thread: None) -> None:
     with trine.use("numba"):
         splits = text_cnn.lost_prepositions(character_splits(excerpt(400_000, 60_000)))
         model = text_cnn.TextCNN(24, 32)
