@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib import resources
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +57,18 @@ def value(note: Explanation, start: str) -> float:
     return next(row.value for row in note.rows if row.formula.startswith(start))
 
 
+def test_the_shipped_text_names_its_source_licence_and_split() -> None:
+    text = load_austen()
+    said = (resources.files("trine.data") / "files" / "austen.txt").read_text(encoding="utf-8")
+    assert "public domain" in text.licence
+    assert models.get("nnlm").splits().licence == text.licence
+    for word in ("Origin:", "janeaustenr", "Licence: public domain", "Split: chapters"):
+        assert word in said
+    chapters = [len(part.split("\n\n")) for part in (text.train, text.validation, text.test)]
+    assert chapters == [93, 12, 11]
+    assert "the other 93 for training" in said
+
+
 # Words
 
 
@@ -65,6 +78,8 @@ def test_word_models_beat_the_bigram(kind: str, epochs: int, one_thread: None) -
     """Three tenths of the text, 300 words; the ratio was 0.92 (NNLM) and 0.94 for three seeds."""
     with trine.use("numba"):
         splits = word_contexts(character_splits(excerpt(400_000, 60_000)), 300)
+        judged = word_models.word_corpus(splits.text, 300).test[word_models.CONTEXT :]
+        assert np.array_equal(judged, splits.test.y)  # the same words for net and baselines
         model = getattr(word_models, kind)(300)
         model.eval()
         before = word_models.shows(model, splits)
@@ -261,13 +276,13 @@ def test_convolutions_beat_a_bag_of_words(one_thread: None) -> None:
     with trine.use("numba"):
         splits = text_cnn.lost_prepositions(character_splits(excerpt(400_000, 60_000)))
         model = text_cnn.TextCNN(24, 32)
-        model.eval()
-        assert len(text_cnn.shows(model, splits).failures()) == 1
         fit("text-cnn", model, splits, epochs=4, lr=4e-3, batch=64)
         note = text_cnn.shows(model, splits)
     assert note.ok, note.text()
     bag, mixed = value(note, "logistic regression"), value(note, "the same net, words in another")
     found = value(note, "convolutions")
+    (compared,) = [row for row in note.rows if row.relation == ">="]
+    assert (compared.value, compared.reference) == (found, bag)
     assert value(note, "always") < bag < found
     assert mixed < found - 0.05  # the order of the words is what it reads
     assert len(note.notes) == 8
@@ -346,7 +361,11 @@ def test_a_text_file_trains_from_the_command_line(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     report = json.loads(done.stdout.splitlines()[-1])
     assert report["data"] == str(file)
-    rows = {row["formula"]: row["reference"] for row in report["shown"]}
-    assert rows["RNN, all characters before"] > 2  # the trigram's bits, which are to be undercut
+    rows = {row["formula"]: row for row in report["shown"]}
+    unigram, bigram, trigram = (
+        rows[f"interpolated Kneser-Ney {n}"]["value"] for n in ("unigram", "bigram", "trigram")
+    )
+    assert unigram > bigram > trigram > 2
+    assert rows["RNN, all characters before"]["reference"] == trigram  # what is to be undercut
     assert "The next character in own.txt: 8,000 characters to learn from" in done.stdout
     assert "written at temperature 1.0" in done.stdout
