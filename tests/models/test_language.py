@@ -128,7 +128,7 @@ def test_log_bilinear_model_is_its_equations(backend_name: str) -> None:
 
 
 def test_nearest_rows() -> None:
-    vectors = np.array([[1.0, 0.0], [5.0, 0.1], [0.0, 1.0], [-1.0, 0.0], [0.7, 0.7]])
+    vectors = np.array([[1.0, 0.0], [5.0, 0.1], [0.0, 1.0], [-1.0, 0.0], [7.0, 7.0]])
     assert nearest(vectors, 0, range(5), 3) == [1, 4, 2]
     assert nearest(vectors, 0, [2, 3, 0]) == [2, 3]
 
@@ -204,6 +204,21 @@ def test_samples_follow_the_distribution_and_the_seed(backend_name: str) -> None
     trine.seed(5)
     assert char_models.sample(model, 400) == written
     assert char_models.sample(model, 400) != written
+
+
+def test_each_character_is_drawn_after_all_before_it(backend_name: str) -> None:
+    model = char_models.CharacterModel(nn.LSTM, 12, 4)
+    with trine.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(8.0)  # so that what was read matters
+    read = "a"
+    for symbol in char_models.sample(model, 12, temperature=1e-4, after=read):
+        with trine.no_grad():
+            scores = values(model(trine.tensor(CHARACTERS.encode(read)[None])))[0, :, -1]
+        scores[CHARACTERS.index[UNKNOWN]] = -np.inf
+        assert symbol == CHARACTERS.symbols[scores.argmax()]
+        read += symbol
+    assert len(set(read)) > 4
 
 
 def test_a_character_model_goes_on_with_a_text(backend_name: str) -> None:
