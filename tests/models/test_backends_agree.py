@@ -19,6 +19,8 @@ STEPS = 10
 TOLERANCE = {"float32": 1e-4, "float64": 1e-10}
 LARGEST = 8
 """Samples a batch: the arithmetic is that of any batch, and numpy is slow."""
+FEWER = {"alexnet-small": 3}
+"""Samples a batch of systems that are slow even so."""
 TOO_LARGE = frozenset({"alexnet", "alexnet-onetower", "googlenet", "googlenet-bn", "faster-rcnn"})
 """Systems that take minutes a step on a CPU; their small variants are compared."""
 
@@ -43,7 +45,8 @@ def losses(name: str, backend: str, dtype: str) -> list[float]:
         model = system.build().to(backend)
         model.to(dtype=dtype)
         optimizer = make_optimizer(system, Options(name), model)
-        loader = DataLoader(splits.train, min(system.batch_size, LARGEST), shuffle=True, seed=3)
+        samples = min(system.batch_size, FEWER.get(name, LARGEST))
+        loader = DataLoader(splits.train, samples, shuffle=True, seed=3)
         found: list[float] = []
         while True:
             for x, y, _ in loader.epoch(len(found)):
