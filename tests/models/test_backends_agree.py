@@ -35,7 +35,7 @@ def data(name: str) -> Splits:
 
 
 def losses(name: str, backend: str, dtype: str) -> list[float]:
-    """Return the losses before ten steps by the system's own optimiser, and the one after them."""
+    """Return the losses of ten steps by the system's own optimiser."""
     system = models.get(name)
     assert system.build is not None
     assert system.loss is not None
@@ -56,7 +56,7 @@ def losses(name: str, backend: str, dtype: str) -> list[float]:
                 ]
                 _, loss = learn(model, system.loss, *inputs)
                 found.append(loss.item())
-                if len(found) > STEPS:
+                if len(found) == STEPS:
                     return found
                 if system.clip_norm is not None:
                     clip_grad_norm_(optimizer, system.clip_norm)
