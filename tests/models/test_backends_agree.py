@@ -67,7 +67,7 @@ def losses(name: str, backend: str, dtype: str) -> list[float]:
 @pytest.mark.parametrize(
     "name", [n for n in models.names() if models.get(n).trainable and n not in TOO_LARGE]
 )
-def test_ten_steps_agree(name: str, dtype: str, one_thread: None) -> None:
+def test_ten_steps_agree(name: str, dtype: str) -> None:
     expected, found = losses(name, "numpy", dtype), losses(name, "numba", dtype)
     assert np.isfinite(expected).all()
     # A step whose loss is tiny says nothing by a ratio: the first loss sets the scale then.
