@@ -254,11 +254,11 @@ def shows(model: DnnHmm, splits: Splits) -> Explanation:
         )
     note.truth("Viterbi", "best of all 6^5 paths, by trial", viterbi_and_trial(model, splits))
     x, y = splits.test.x[0], splits.test.y[0]
-    step = np.arange(len(y))
     path = values(model.decode(desk.tensor(x[None])))[0]
+    frame = np.repeat(np.arange(len(y) + 1), 2)[1:-1]  # a stair: each state from frame t to t + 1
     note.figure = Figure(
         "The first test sequence", "frame", "state",
-        [Curve("true", step, y), Curve("dnn-hmm", step, path)],
+        [Curve("true", frame, np.repeat(y, 2)), Curve("dnn-hmm", frame, np.repeat(path, 2))],
     )  # fmt: skip
     flat, states = splits.test.x[:20].reshape(-1, DIMENSIONS), splits.test.y[:20].ravel()
     note.drawings["frames"] = Points(

@@ -237,6 +237,7 @@ def marked_sequences(train: int = 1000, test: int = 400) -> Splits:
     epochs=10,
     expected={"test_accuracy": 0.95},
     explain=explain,
+    report=True,
 )
 def build() -> Classifier:
     """Return an LSTM of 24 units with a softmax head over four classes."""

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from trine.backends.threads import get_threads, set_threads
 from trine.data import ArrayDataset, Splits
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Train with one thread, as a small model does faster: a second one mostly waits.
+
+    The bytes are the same with any number of threads.
+    """
+    before = get_threads()
+    set_threads(1)
+    yield
+    set_threads(before)
 
 
 @pytest.fixture(scope="session")

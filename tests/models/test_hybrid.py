@@ -86,7 +86,9 @@ def test_gaussian_emissions_are_the_normal_density() -> None:
     assert found[0, 0, 2] == pytest.approx(math.log(density))
 
 
-def test_the_hybrid_beats_gaussian_emissions(train_system, backend_name: str) -> None:
+def test_the_hybrid_beats_gaussian_emissions(
+    train_system, backend_name: str, one_thread: None
+) -> None:
     run = train_system("dnn-hmm", backend_name, epochs=5)
     note = run.system.shows(run.model, run.splits)
     assert note.failures() == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib import resources
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from trine.errors import DataError
 from trine.models import char_models, text_cnn, word_models
 from trine.models.desk import Desk, values
 from trine.models.explanation import Explanation
-from trine.models.language import character_corpus, nearest, word_contexts
+from trine.models.language import character_corpus, mean_loss, nearest, word_contexts
 from trine.training import Trainer
 
 
@@ -46,23 +47,44 @@ def fit(name: str, model: nn.Module, splits: Splits, *, epochs: int, lr: float, 
     model.eval()
 
 
+MODALS = (
+    "could", "would", "should", "might", "may", "must", "will", "shall", "can", "cannot",
+)  # fmt: skip
+"""Verbs that stand before the same words; the first three are among those whose neighbours are shown."""
+
+
 def value(note: Explanation, start: str) -> float:
     return next(row.value for row in note.rows if row.formula.startswith(start))
+
+
+def test_the_shipped_text_names_its_source_licence_and_split() -> None:
+    text = load_austen()
+    said = (resources.files("trine.data") / "files" / "austen.txt").read_text(encoding="utf-8")
+    assert "public domain" in text.licence
+    assert models.get("nnlm").splits().licence == text.licence
+    for word in ("Origin:", "janeaustenr", "Licence: public domain", "Split: chapters"):
+        assert word in said
+    chapters = [len(part.split("\n\n")) for part in (text.train, text.validation, text.test)]
+    assert chapters == [93, 12, 11]
+    assert "the other 93 for training" in said
 
 
 # Words
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["NNLM", "LogBilinear"])
-def test_word_models_beat_the_bigram(kind: str) -> None:
+@pytest.mark.parametrize(("kind", "epochs"), [("NNLM", 2), ("LogBilinear", 3)])
+def test_word_models_beat_the_bigram(kind: str, epochs: int, one_thread: None) -> None:
+    """Three tenths of the text, 300 words; the ratio was 0.92 (NNLM) and 0.94 for three seeds."""
     with trine.use("numba"):
         splits = word_contexts(character_splits(excerpt(400_000, 60_000)), 300)
+        judged = word_models.word_corpus(splits.text, 300).test[word_models.CONTEXT :]
+        assert np.array_equal(judged, splits.test.y)  # the same words for net and baselines
         model = getattr(word_models, kind)(300)
         model.eval()
         before = word_models.shows(model, splits)
         assert len(before.failures()) == 1  # one that has learned nothing is told from one that has
-        fit("nnlm", model, splits, epochs=3, lr=5e-3, batch=96)
+        fit("nnlm", model, splits, epochs=epochs, lr=5e-3, batch=96)
         note = word_models.shows(model, splits)
     assert note.ok, note.text()
     unigram, bigram, trigram = (
@@ -70,7 +92,16 @@ def test_word_models_beat_the_bigram(kind: str) -> None:
     )
     assert trigram < bigram < unigram < 300
     assert value(note, kind) < bigram
-    assert sum(line.startswith("nearest to") for line in note.notes) == 12
+    desk, test = Desk("numpy", "float32"), splits.test
+    on_numpy = mean_loss(desk.place(model), desk, test.x[:2000], test.y[:2000])
+    desk = Desk("numba", "float32")
+    on_numba = mean_loss(desk.place(model), desk, test.x[:2000], test.y[:2000])
+    assert on_numpy == pytest.approx(on_numba, rel=1e-5)
+    neighbours = dict(line.removeprefix("nearest to ").split(": ", 1) for line in note.notes)
+    assert len(neighbours) == 12
+    found = [n for word in MODALS[:3] for n in neighbours[word].split(", ")]
+    assert len(found) == 15
+    assert sum(n in MODALS for n in found) >= 9  # seen: 12 to 14; by chance: one half
     assert set(note.drawings) == {"words"}
 
 
@@ -97,7 +128,7 @@ def test_log_bilinear_model_is_its_equations(backend_name: str) -> None:
 
 
 def test_nearest_rows() -> None:
-    vectors = np.array([[1.0, 0.0], [5.0, 0.1], [0.0, 1.0], [-1.0, 0.0], [0.7, 0.7]])
+    vectors = np.array([[1.0, 0.0], [5.0, 0.1], [0.0, 1.0], [-1.0, 0.0], [7.0, 7.0]])
     assert nearest(vectors, 0, range(5), 3) == [1, 4, 2]
     assert nearest(vectors, 0, [2, 3, 0]) == [2, 3]
 
@@ -119,13 +150,14 @@ def zeroed(cell: type[nn.RNN | nn.LSTM], scores: dict[str, float], dtype: str) -
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["char-rnn", "char-lstm"])
-def test_character_models_beat_the_trigram(name: str) -> None:
+def test_character_models_beat_the_trigram(name: str, one_thread: None) -> None:
+    """An eighth of the text, half the units; the ratio of three seeds was at most 0.96 and 0.93."""
     with trine.use("numba"):
         splits = character_splits(excerpt(160_000, 20_000), 32)
         cell = nn.RNN if name == "char-rnn" else nn.LSTM
         model = char_models.CharacterModel(cell, hidden=64)
         assert len(char_models.shows(model, splits).failures()) == 1
-        fit(name, model, splits, epochs=3, lr=1e-2 if cell is nn.LSTM else 8e-3, batch=16)
+        fit(name, model, splits, epochs=3, lr=1.2e-2 if cell is nn.LSTM else 8e-3, batch=16)
         note = char_models.shows(model, splits)
     assert note.ok, note.text()
     assert value(note, "interpolated Kneser-Ney trigram") > 2.0
@@ -172,6 +204,21 @@ def test_samples_follow_the_distribution_and_the_seed(backend_name: str) -> None
     trine.seed(5)
     assert char_models.sample(model, 400) == written
     assert char_models.sample(model, 400) != written
+
+
+def test_each_character_is_drawn_after_all_before_it(backend_name: str) -> None:
+    model = char_models.CharacterModel(nn.LSTM, 12, 4)
+    with trine.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(8.0)  # so that what was read matters
+    read = "a"
+    for symbol in char_models.sample(model, 12, temperature=1e-4, after=read):
+        with trine.no_grad():
+            scores = values(model(trine.tensor(CHARACTERS.encode(read)[None])))[0, :, -1]
+        scores[CHARACTERS.index[UNKNOWN]] = -np.inf
+        assert symbol == CHARACTERS.symbols[scores.argmax()]
+        read += symbol
+    assert len(set(read)) > 4
 
 
 def test_a_character_model_goes_on_with_a_text(backend_name: str) -> None:
@@ -240,17 +287,17 @@ def test_language_systems_read_a_text(name: str) -> None:
 
 
 @pytest.mark.slow
-def test_convolutions_beat_a_bag_of_words() -> None:
+def test_convolutions_beat_a_bag_of_words(one_thread: None) -> None:
     with trine.use("numba"):
         splits = text_cnn.lost_prepositions(character_splits(excerpt(400_000, 60_000)))
         model = text_cnn.TextCNN(24, 32)
-        model.eval()
-        assert len(text_cnn.shows(model, splits).failures()) == 1
         fit("text-cnn", model, splits, epochs=4, lr=4e-3, batch=64)
         note = text_cnn.shows(model, splits)
     assert note.ok, note.text()
     bag, mixed = value(note, "logistic regression"), value(note, "the same net, words in another")
     found = value(note, "convolutions")
+    (compared,) = [row for row in note.rows if row.relation == ">="]
+    assert (compared.value, compared.reference) == (found, bag)
     assert value(note, "always") < bag < found
     assert mixed < found - 0.05  # the order of the words is what it reads
     assert len(note.notes) == 8
@@ -329,7 +376,11 @@ def test_a_text_file_trains_from_the_command_line(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     report = json.loads(done.stdout.splitlines()[-1])
     assert report["data"] == str(file)
-    rows = {row["formula"]: row["reference"] for row in report["shown"]}
-    assert rows["RNN, all characters before"] > 2  # the trigram's bits, which are to be undercut
+    rows = {row["formula"]: row for row in report["shown"]}
+    unigram, bigram, trigram = (
+        rows[f"interpolated Kneser-Ney {n}"]["value"] for n in ("unigram", "bigram", "trigram")
+    )
+    assert unigram > bigram > trigram > 2
+    assert rows["RNN, all characters before"]["reference"] == trigram  # what is to be undercut
     assert "The next character in own.txt: 8,000 characters to learn from" in done.stdout
     assert "written at temperature 1.0" in done.stdout

@@ -11,6 +11,7 @@ from trine import models, nn
 from trine.models.anatomy import record
 from trine.models.formulas import backward_formulas, formula
 from trine.models.lesson import lesson_of
+from trine.models.lstm import marked_sequences, unroll
 from trine.models.recurrent_steps import recurrent_steps
 from trine.models.snapshots import quantities
 
@@ -107,6 +108,66 @@ def test_formulas_have_the_layers_symbols():
     assert formula(part).startswith("a1: r, z = s(W_ih1 a0_t + b_ih1 + W_hh1 h_(t-1) + b_hh1);  ")
     assert "m = W_hh1 h_(t-1) + b_hh1" in formula(part)
     assert "dC/da0_t = W_ih1^T (dz_r, dz_z, dz_n)" in backward_formulas(part)
+
+
+def sequence(x, w, b):
+    """Return h (T, H) and the last c by equations 4-1 to 4-6, gates stacked g, i, f, o."""
+    h = c = np.zeros(len(b) // 4)
+    out = []
+    for x_t in x:
+        g, i, f, o = np.split(w @ np.concatenate([x_t, h]) + b, 4)
+        i, f, o = (1 / (1 + np.exp(-z)) for z in (i, f, o))
+        c = f * c + i * np.tanh(g)
+        h = o * np.tanh(c)
+        out.append(h)
+    return np.stack(out), c
+
+
+def test_the_lstms_equations_are_the_gradients_of_its_forward_pass():
+    """Equations 4-7 to 4-12 against central differences of 4-1 to 4-6, written out once more."""
+    rng = np.random.default_rng(3)
+    given = {"dx": (5, 2), "dw": (12, 5), "db": (12,)}
+    x, w, b = (rng.normal(size=shape) for shape in given.values())
+    error, error_c = rng.normal(size=(5, 3)), rng.normal(size=3)
+
+    def cost():
+        h, c = sequence(x, w, b)
+        return (h * error).sum() + c @ error_c
+
+    found = unroll(x, w, b, error, error_c)
+    h, c = sequence(x, w, b)
+    assert found.h == pytest.approx(h, abs=1e-14)
+    assert found.c[-1] == pytest.approx(c, abs=1e-14)
+    for name, array in zip(given, (x, w, b), strict=True):
+        expected = np.zeros_like(array)
+        for place in np.ndindex(array.shape):
+            before = array[place]
+            array[place] = before + 1e-5
+            above = cost()
+            array[place] = before - 1e-5
+            expected[place] = (above - cost()) / 2e-5
+            array[place] = before
+        assert getattr(found, name) == pytest.approx(expected, abs=1e-8)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_the_fused_lstm_is_its_equations(dtype, backend_name):
+    note = models.explain("lstm", backend=backend_name, dtype=dtype)
+    assert note.failures() == []
+    compared = [row for row in note.rows if "equations" in row.formula or "same" in row.formula]
+    assert [row.symbol for row in compared] == [
+        f"max |{name}|" for name in ("h_t", "c_T", "dW", "db", "db_ih - db_hh", "dx_t")
+    ]
+    largest = {"float64": 1e-8, "float32": 1e-6}[dtype]
+    assert max(row.value for row in compared) <= largest
+
+
+def test_the_marks_of_a_sequence_decide_its_class():
+    splits = marked_sequences(train=300, test=1)
+    for symbols, label in zip(splits.train.x.argmax(2), splits.train.y, strict=True):
+        first, second = symbols[symbols < 2]
+        assert label == 2 * first + second
+    assert np.bincount(splits.train.y, minlength=4).min() > 50
 
 
 def test_errors_need_a_backward_pass():

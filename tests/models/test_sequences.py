@@ -15,7 +15,7 @@ from trine.models.elman import memoryless, temporal_xor
 from trine.models.encoder_decoder import END, EncoderDecoder, reversals, reverse
 from trine.models.explanation import Explanation
 from trine.models.formants import WORDS, glides, order_blind
-from trine.models.memory import LENGTH, LENGTHS, UNITS, Recall, accuracy, compare, recall
+from trine.models.memory import LENGTH, UNITS, Recall, accuracy, compare, recall
 
 
 def rows(note: Explanation, part: str) -> list[float]:
@@ -44,7 +44,9 @@ def test_the_best_memoryless_predictor_knows_nothing() -> None:
         assert ((y - np.array(other)[x.astype(int)]) ** 2).mean() > best
 
 
-def test_elman_beats_the_best_memoryless_predictor(train_system, backend_name: str) -> None:
+def test_elman_beats_the_best_memoryless_predictor(
+    train_system, backend_name: str, one_thread: None
+) -> None:
     run = train_system("elman", backend_name, epochs=15)
     note = run.system.shows(run.model, run.splits)
     assert note.failures() == []
@@ -79,18 +81,18 @@ def test_the_gates_start_so_that_memory_lasts(kind: str, signs: list[int]) -> No
 
 
 @pytest.mark.slow
-def test_lstm_and_gru_recall_what_the_plain_net_forgets(train_system) -> None:
-    run = train_system("rnn", "numba")
-    note = run.system.shows(run.model, run.splits)
-    assert note.failures() == []
-    (plain,), (lstm,), (gru,) = (rows(note, p) for p in ("rnn: near", "lstm-memory", "gru-memory"))
-    assert plain < 0.2
-    assert min(lstm, gru) >= 0.95
-    assert note.figure is not None
-    curves = {curve.label: curve.y for curve in note.figure.curves}
-    own = LENGTHS.index(LENGTH)
-    assert curves["lstm-memory"][own] > 0.9
-    assert curves["rnn"][own] < 0.2
+@pytest.mark.parametrize(
+    ("name", "low", "high"),
+    [("rnn", 0.0, 0.2), ("lstm-memory", 0.95, 1.0), ("gru-memory", 0.95, 1.0)],
+)
+def test_gated_nets_recall_what_the_plain_net_forgets(
+    name: str, low: float, high: float, train_system, one_thread: None
+) -> None:
+    """By the systems' own settings; one guess in eight is right by chance."""
+    run = train_system(name, "numba")
+    found = [accuracy(run.model.to(backend), run.splits) for backend in ("numba", "numpy")]
+    assert low <= found[0] <= high
+    assert found[1] == pytest.approx(found[0], abs=0.002)
 
 
 def test_the_comparison_measures_the_model_it_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,6 +109,10 @@ def test_the_comparison_measures_the_model_it_is_given(monkeypatch: pytest.Monke
     note = compare("lstm-memory", model, splits)
     assert asked == ["rnn", "gru-memory"]
     assert rows(note, "lstm-memory") == [accuracy(model, splits)]
+    assert note.figure is not None
+    curves = {curve.label: curve.y for curve in note.figure.curves}
+    assert set(curves) == {"rnn", "lstm-memory", "gru-memory"}
+    assert curves["lstm-memory"] == [accuracy(model, recall(train=1, test=500, length=3, seed=1))]
     assert len(note.failures()) >= 2
 
 
@@ -138,7 +144,9 @@ def test_the_state_after_the_own_last_frame_counts() -> None:
     assert together == pytest.approx(np.stack(alone), abs=1e-5)
 
 
-def test_the_sequence_classifier_hears_the_order(train_system, backend_name: str) -> None:
+def test_the_sequence_classifier_hears_the_order(
+    train_system, backend_name: str, one_thread: None
+) -> None:
     run = train_system("sequence-classifier", backend_name, epochs=8)
     note = run.system.shows(run.model, run.splits)
     assert note.failures() == []
@@ -190,7 +198,7 @@ def test_more_reversals_than_there_are_sequences_are_refused() -> None:
 
 
 def test_encoder_decoder_learns_to_reverse(
-    train_system, backend_name: str, monkeypatch: pytest.MonkeyPatch
+    train_system, backend_name: str, one_thread: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """At reduced size: 3 or 4 of eight symbols, 32 units."""
     system = models.get("encoder-decoder")
