@@ -30,7 +30,8 @@ def page(rows: list[Measured], command: str) -> str:
     ]
     if len(commits) == 1:
         lines += [f"Everything was measured at commit `{rows[0].commit}`.", ""]
-    for family, members in groupby(sorted(rows, key=lambda row: row.family), lambda r: r.family):
+    by_family = sorted(rows, key=lambda row: (row.family.lower(), row.name, row.data))
+    for family, members in groupby(by_family, lambda row: row.family):
         lines += [
             f"## {family[0].upper()}{family[1:]}",
             "",

@@ -194,8 +194,15 @@ def _reached(system: System, report: dict[str, Any], also: Further | None) -> li
 def _figure(row: dict[str, Any]) -> Reached:
     if row["tolerance"] == 0.0 and row["relation"] == "=" and row["reference"] == 1.0:
         return Reached(row["formula"], "yes" if row["ok"] else "no", "yes")
-    wanted = f"{row['relation']} {row['reference']:.4g}"
-    return Reached(f"{row['symbol']}, {row['formula']}", f"{row['value']:.4g}", wanted)
+    wanted = f"{row['relation']} {_number(row['reference'])}"
+    if row["relation"] == "=" and row["tolerance"]:
+        wanted += f" within {row['tolerance']:.2g}"
+    return Reached(f"{row['symbol']}, {row['formula']}", _number(row["value"]), wanted)
+
+
+def _number(value: float) -> str:
+    """Return four digits, or all of a whole number such as a count of parameters."""
+    return f"{value:,.0f}" if value == round(value) and abs(value) >= 1000 else f"{value:.4g}"
 
 
 def main(

@@ -36,13 +36,28 @@ def test_a_system_is_trained_on_other_data_for_other_epochs() -> None:
     assert (line.data, line.epochs) == ("digits", 1)
     assert line.data_hash == data_hash(models.get("vanishing-gradient"), "digits")
     assert line.cpu_seconds > 0
-    assert [figure.wanted for figure in line.reached] == ["<= 0.0001", ">= 1000", ">= 0.1", "<= 10"]
+    assert [figure.wanted for figure in line.reached] == [
+        "<= 0.0001",
+        ">= 1,000",
+        ">= 0.1",
+        "<= 10",
+    ]
 
 
 def test_a_system_without_training_is_explained() -> None:
     line = measure(models.get("single-neuron"), "numpy")
     assert line.reached == (Reached("numbers as in the source", "4", "of 4"),)
     assert line.epochs == 0
+
+
+def test_figures_say_how_close_and_counts_are_whole() -> None:
+    row = {"symbol": "n", "formula": "weights", "value": 60965224.0, "reference": 60965224.0,
+           "tolerance": 0.0, "relation": "=", "ok": True}  # fmt: skip
+    assert model_table._figure(row) == Reached("n, weights", "60,965,224", "= 60,965,224")
+    near = row | {"value": 1.51234, "reference": 1.5, "tolerance": 0.075}
+    assert model_table._figure(near) == Reached("n, weights", "1.512", "= 1.5 within 0.075")
+    truth = row | {"value": 0.0, "reference": 1.0, "ok": False}
+    assert model_table._figure(truth) == Reached("weights", "no", "yes")
 
 
 def test_the_data_hash_is_of_the_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,7 +167,8 @@ def line(name: str, **changes: Any) -> Measured:
     return replace(about, **changes)
 
 
-def test_lines_are_kept_and_written(tmp_path: Path) -> None:
+def test_lines_are_kept_and_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model_table, "_run", lambda _: REPORT)
     file = tmp_path / "m.json"
     kept = line("hand")
     file.write_text(json.dumps([kept.as_dict(), line("no-such-system").as_dict()]))
