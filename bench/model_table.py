@@ -73,9 +73,10 @@ def commit(written: tuple[Path, ...] = ()) -> str:
     """Return the commit of the tree that runs; "-dirty" where other files than `written` differ."""
 
     def git(*command: str) -> str:
-        return subprocess.run(
+        done = subprocess.run(
             ["git", *command], capture_output=True, text=True, check=True, cwd=Path(__file__).parent
-        ).stdout
+        )
+        return str(done.stdout)
 
     try:
         top = Path(git("rev-parse", "--show-toplevel").strip())
@@ -173,7 +174,8 @@ def _reached(system: System, report: dict[str, Any], also: Further | None) -> li
 
     The numbers of a worked example are counted, not listed.
     """
-    found, rows = [], _rows(report)
+    found: list[Reached] = []
+    rows = _rows(report)
     wanted = (
         f">= {system.expected['test_accuracy']:g}" if "test_accuracy" in system.expected else ""
     )
@@ -225,11 +227,11 @@ def main(
     for file in written:
         make_folder(file.parent)
     chosen = names or [*known, *(f"{run.name}:{run.data}" for run in FURTHER)]
-    for named in [] if render else chosen:
-        name, _, data = named.partition(":")
-        system = models.get(name)
-        old = rows.get((name, data or system.data_name or ""))
-        if resume and old is not None and old.commit == commit(written) and not old.failed:
+    systems = [models.get(named.partition(":")[0]) for named in chosen]  # a wrong name ends it here
+    for named, system in [] if render else zip(chosen, systems, strict=True):
+        data = named.partition(":")[2]
+        old = rows.get((system.name, data or system.data_name or ""))
+        if resume and old is not None and _holds(old, commit(written)):
             typer.echo(f"{named}: measured already")
             continue
         row = measure(system, backend, data or None, epochs, written=written)
@@ -244,6 +246,11 @@ def main(
     if failed:
         typer.echo(f"failed: {', '.join(sorted(failed))}", err=True)
         raise typer.Exit(1)
+
+
+def _holds(line: Measured, now: str) -> bool:
+    """Return whether a line is of this commit, whole, and of a tree that was just that."""
+    return line.commit == now and not (line.failed or now == "unknown" or now.endswith("-dirty"))
 
 
 def _write(rows: dict[tuple[str, str], Measured], out: Path, json: Path) -> None:

@@ -82,7 +82,8 @@ def _plane_theta(model: nn.Linear) -> npt.NDArray[np.float64]:
 def least_squares(data: ArrayDataset) -> npt.NDArray[np.float64]:
     """Return the slopes and, last, the intercept that minimise the squared cost on a data set."""
     inputs = np.concatenate([data.x, np.ones((len(data), 1))], axis=1, dtype=np.float64)
-    found: npt.NDArray[np.float64] = np.linalg.lstsq(inputs, np.asarray(data.y, np.float64))[0]
+    targets = np.asarray(data.y, np.float64)
+    found: npt.NDArray[np.float64] = np.linalg.lstsq(inputs, targets, rcond=None)[0]
     return found[:, 0]
 
 
