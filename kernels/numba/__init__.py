@@ -9,6 +9,7 @@ from trine.kernels.numba import (  # noqa: F401  each registers its kernels
     conv_grad_tiles,
     conv_pointwise,
     conv_tiles,
+    conv_whole,
     cross_entropy,
     depthwise,
     depthwise_grad,
