@@ -190,7 +190,7 @@ def shows_ellipse(model: Ellipse, splits: Splits) -> Explanation:
     along = np.linspace(-2.0, 2.0, 81)
     grid = np.stack(np.meshgrid(along, along), axis=-1).reshape(-1, 2)
     h = run_over(lambda x: model(x).sigmoid(), desk, grid, 4096).reshape(81, 81)
-    few, label = splits.test.x[:400], splits.test.y[:400, 0]
+    few, label = splits.test.x[:200], splits.test.y[:200, 0]
     points = {f"y = {y}": few[label == y] for y in (0, 1)}
     note.drawings["border"] = Plane("Probability of y = 1", h, (-2.0, 2.0, -2.0, 2.0), points)
     return note
