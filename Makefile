@@ -64,12 +64,8 @@ $(GPU_VENV)/torch: $(GPU_VENV)/installed
 mutants: $(VENV)/installed  ## plant a hundred faults in the CUDA kernels; the tests must find them
 	$(BIN)/python tests/kernels/cuda/mutation/run.py --seed 1 --count 100 --out bench/results/cuda-mutants.md
 
-models: $(VENV)/installed  ## train every system and write the table of results anew
-	$(BIN)/python -m trine.bench.model_table --out docs/models.md --json models/measured.json
-	$(BIN)/python -m trine.bench.model_table --out docs/models.md --json models/measured.json \
-		lenet5:fashion-mnist lenet5-1998:fashion-mnist --epochs 10
-	$(BIN)/python -m trine.bench.model_table --out docs/models.md --json models/measured.json \
-		alexnet-small:fashion-mnist googlenet-small:fashion-mnist --epochs 1
+models: $(VENV)/installed  ## train every system and write the table anew; again with MODELS_FLAGS=--resume
+	$(BIN)/python -m trine.bench.model_table --out docs/models.md --json models/measured.json $(MODELS_FLAGS)
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)

@@ -28,7 +28,7 @@ def explain(backend: str = "numpy", dtype: str = "float64") -> Explanation:
     )
     xs = np.linspace(-6.0, 6.0, 121)
     curves = []
-    for w, b in ((0.5, 0.0), (1.0, 0.0), (4.0, 0.0), (1.0, -2.0), (1.0, 2.0)):
+    for w, b in ((0.5, 0.0), (1.0, 0.0), (4.0, 0.0), (1.0, -2.0), (1.0, 2.0), (2.0, 3.0)):
         y = values((w * desk.tensor(xs) + b).sigmoid())
         curves.append(Curve(f"w = {w:g}, b = {b:g}", xs.tolist(), y.tolist()))
         middle = desk.tensor(-b / w, grad=True)

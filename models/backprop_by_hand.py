@@ -62,10 +62,15 @@ class Hand(nn.Module):
 
 def _descend(model: Hand, desk: Desk, optimizer: optim.SGD, steps: int) -> None:
     x, t = desk.tensor(INPUT), desk.tensor(TARGET)
-    for _ in range(steps):
+
+    @trine.capture  # ten thousand steps are the same launches over and over
+    def update() -> None:
         optimizer.zero_grad()
         half_squared_error(model(x), t).backward()
         optimizer.step()
+
+    for _ in range(steps):
+        update()
 
 
 def _error(model: Hand, desk: Desk) -> tuple[float, Any]:
@@ -179,4 +184,5 @@ register(
     batch_size=1,
     epochs=100,
     explain=explain,
+    report=True,
 )

@@ -90,9 +90,11 @@ def explain_vanishing(backend: str = "numpy", dtype: str = "float64") -> Explana
         note.matrices[f"|delta^l|, l = 1..10, {label}"] = norms
     small, large = ratio["logistic, small weights"], ratio["ReLU, large weights"]
     steady = ratio["ReLU, He's weights"]
-    note.truth("vanishes", "logistic, small weights: ratio below 1e-4", small < 1e-4)
-    note.truth("explodes", "ReLU, large weights: ratio above 1e3", large > 1e3)
-    note.truth("steady", "ReLU, He's weights: ratio from 0.1 to 10", 0.1 < steady < 10.0)
+    symbol = "|delta^1| / |delta^10|"
+    note.at_most(symbol, "vanishes: logistic, small weights", small, 1e-4)
+    note.at_least(symbol, "explodes: ReLU, large weights", large, 1e3)
+    note.at_least(symbol, "steady: ReLU, He's weights", steady, 0.1)
+    note.at_most(symbol, "steady: ReLU, He's weights", steady, 10.0)
     note.figure = Figure("Size of the error per layer", "layer l", "|delta^l|", curves, log_y=True)
     return note
 

@@ -10,9 +10,17 @@ import numpy.typing as npt
 import trine
 import trine.functional as F
 from trine import nn, optim
-from trine.data import Splits
-from trine.models.desk import Desk, draw_normal, half_squared_error, made_splits, values
+from trine.data import ArrayDataset, Splits
+from trine.models.desk import (
+    Desk,
+    draw_normal,
+    half_squared_error,
+    made_splits,
+    run_over,
+    values,
+)
 from trine.models.explanation import Explanation, tolerance_for
+from trine.models.figures import Plane
 from trine.models.registry import system
 from trine.random import make_key, stream_id, uniform
 
@@ -71,6 +79,24 @@ def _plane_theta(model: nn.Linear) -> npt.NDArray[np.float64]:
     return np.append(values(model.weight)[0], values(model.bias))
 
 
+def least_squares(data: ArrayDataset) -> npt.NDArray[np.float64]:
+    """Return the slopes and, last, the intercept that minimise the squared cost on a data set."""
+    inputs = np.concatenate([data.x, np.ones((len(data), 1))], axis=1, dtype=np.float64)
+    targets = np.asarray(data.y, np.float64)
+    found: npt.NDArray[np.float64] = np.linalg.lstsq(inputs, targets, rcond=None)[0]
+    return found[:, 0]
+
+
+def _beside_least_squares(note: Explanation, model: nn.Linear, data: ArrayDataset) -> None:
+    for j, (found, best) in enumerate(zip(_plane_theta(model), least_squares(data), strict=True)):
+        note.equal(f"theta_{(j + 1) % 4}", "descent = least squares", found, best, 1e-6)
+
+
+def _beside_the_ellipse(note: Explanation, model: Ellipse) -> None:
+    for j, (found, known) in enumerate(zip(model.theta(), ELLIPSE, strict=True)):
+        note.equal(f"theta{j + 1}", "recovered within 5%", found, known, 0.05 * abs(known))
+
+
 def explain_linear(backend: str = "numpy", dtype: str = "float64", steps: int = 300) -> Explanation:
     """Run batch descent and compare the coefficients with the least-squares solution."""
     desk = Desk(backend, dtype)
@@ -88,7 +114,6 @@ def explain_linear(backend: str = "numpy", dtype: str = "float64", steps: int = 
     data = noisy_plane().train
     features, targets = np.asarray(data.x, np.float64), np.asarray(data.y, np.float64)
     with_one = np.concatenate([features, np.ones((len(features), 1))], axis=1)
-    exact = np.linalg.lstsq(with_one, targets, rcond=None)[0][:, 0]
     model = build_linear()
     desk.place(model)
     optimizer = optim.SGD(model.parameters(), lr=0.5)
@@ -102,9 +127,15 @@ def explain_linear(backend: str = "numpy", dtype: str = "float64", steps: int = 
             by_autograd = np.append(values(model.weight.grad)[0], values(model.bias.grad))
             note.agree("dC/dtheta", "1/m sum (h - y) x_j - autograd", by_formula, by_autograd)
         optimizer.step()
-    for j, (found, best) in enumerate(zip(_plane_theta(model), exact, strict=True)):
-        symbol = f"theta_{(j + 1) % 4}"
-        note.equal(symbol, f"after {steps} steps = least squares", found, best, 1e-6)
+    _beside_least_squares(note, model, data)
+    return note
+
+
+def shows_plane(model: nn.Linear, splits: Splits) -> Explanation:
+    """Compare the trained coefficients with the least-squares solution."""
+    desk = Desk.of(model)
+    note = Explanation("linear-regression", "The plane found", SOURCE, desk.backend, desk.dtype)
+    _beside_least_squares(note, model, splits.train)
     return note
 
 
@@ -147,8 +178,21 @@ def explain_logistic(
                 by_autograd, allowed,
             )  # fmt: skip
         optimizer.step()
-    for j, (found, known) in enumerate(zip(model.theta(), ELLIPSE, strict=True)):
-        note.equal(f"theta{j + 1}", "recovered within 5%", found, known, 0.05 * abs(known))
+    _beside_the_ellipse(note, model)
+    return note
+
+
+def shows_ellipse(model: Ellipse, splits: Splits) -> Explanation:
+    """Compare the trained coefficients with the known ones, and draw h over the square."""
+    desk = Desk.of(model)
+    note = Explanation("logistic-regression", "The border found", SOURCE, desk.backend, desk.dtype)
+    _beside_the_ellipse(note, model)
+    along = np.linspace(-2.0, 2.0, 81)
+    grid = np.stack(np.meshgrid(along, along), axis=-1).reshape(-1, 2)
+    h = run_over(lambda x: model(x).sigmoid(), desk, grid, 4096).reshape(81, 81)
+    few, label = splits.test.x[:200], splits.test.y[:200, 0]
+    points = {f"y = {y}": few[label == y] for y in (0, 1)}
+    note.drawings["border"] = Plane("Probability of y = 1", h, (-2.0, 2.0, -2.0, 2.0), points)
     return note
 
 
@@ -164,8 +208,9 @@ def explain_logistic(
     optimizer="sgd",
     lr=0.5,
     batch_size=256,
-    epochs=100,
+    epochs=300,
     explain=explain_linear,
+    shows=shows_plane,
 )
 def build_linear() -> nn.Linear:
     """Return one linear unit over three inputs, starting from zero."""
@@ -187,9 +232,11 @@ def build_linear() -> nn.Linear:
     optimizer="sgd",
     lr=0.5,
     optimizer_args={"momentum": 0.9},
+    schedule="cosine",
     batch_size=1000,
     epochs=10,
     explain=explain_logistic,
+    shows=shows_ellipse,
 )
 def build_logistic() -> Ellipse:
     """Return the model, starting from zero."""

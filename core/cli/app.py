@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from trine.cli.output import console, emit_json, table
+
+if TYPE_CHECKING:
+    from trine.models.measured import Measured
 
 app = typer.Typer(
     name="trine",
@@ -218,11 +221,13 @@ def predict(
     )
 
 
-def _first_figures(result: str | None, count: int = 2) -> str:
-    """Return the first figures of a measured result, and how many more there are."""
-    figures = result.split("; ") if result else []
-    more = len(figures) - count
-    return "; ".join(figures[:count]) + (f"; {more} more" if more > 0 else "")
+def _first_figures(line: Measured | None, count: int = 2) -> str:
+    """Return the first figures that a system reached, and how many more there are."""
+    if line is None or line.failed:
+        return "" if line is None else line.result
+    more = len(line.reached) - count
+    figures = "; ".join(map(str, line.reached[:count]))
+    return figures + (f"; {more} more" if more > 0 else "")
 
 
 @app.command()
@@ -262,7 +267,7 @@ def models(json: JsonFlag = False) -> None:
         ("name", "family", "year", "source", "parameters", "data", "measured"),
         [
             (r["name"], r["family"], r["year"], r["source"], r["parameters"] or "", r["data"] or "",
-             _first_figures(r["result"]) or " ".join(r["commands"]))
+             _first_figures(known.get((r["name"], r["data"] or ""))) or " ".join(r["commands"]))
             for r in rows
         ],
     )  # fmt: skip

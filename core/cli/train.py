@@ -180,13 +180,13 @@ def run(options: Options, *, json: bool) -> None:
     if prepared.system.shows is not None and not summary.interrupted:
         prepared.model.eval()
         shown = prepared.system.shows(prepared.model, prepared.splits)
+    elif prepared.system.report and prepared.system.explain is not None:
+        shown = prepared.system.explain(backend=report["backend"], dtype=options.dtype)
+    if shown is not None:
         report["shown"] = shown.json()["rows"]
     _print_report(prepared.system, report)
     if shown is not None:
         console.print(shown.text(), highlight=False, markup=False)
-    if prepared.system.report and prepared.system.explain is not None:
-        explanation = prepared.system.explain(backend=report["backend"], dtype=options.dtype)
-        console.print(explanation.text(), highlight=False, markup=False)
     if options.plot:
         from trine.cli.plots import plot_run
 

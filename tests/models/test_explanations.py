@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from trine import models
+from trine.models.desk import Desk, draw_normal
 from trine.models.explanation import Explanation, Row, printed_tolerance
+from trine.models.gradients import LAYERS, WIDTH, delta_norms
 
 SMALL = (
     "cnn-003",
@@ -67,13 +70,39 @@ def test_hand_steps() -> None:
 
 
 @pytest.mark.slow
-def test_hand_after_ten_thousand_steps() -> None:
-    end = models.explain("hand", step=10_000)
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_hand_after_ten_thousand_steps(dtype: str, backend_name: str) -> None:
+    end = models.explain("hand", backend=backend_name, dtype=dtype, step=10_000)
     assert end.failures() == []
     found = rows(end)
-    assert found["E"].value == pytest.approx(3.510187783e-05, rel=1e-9)
-    assert found["out_o1"].value == pytest.approx(0.015913620, abs=1e-9)
-    assert found["out_o2"].value == pytest.approx(0.984064274, abs=1e-9)
+    tolerance, of_error = {"float64": (1e-9, 1e-14), "float32": (1e-6, 1e-9)}[dtype]
+    assert found["E"].value == pytest.approx(3.510187783e-05, abs=of_error, rel=0)
+    assert found["out_o1"].value == pytest.approx(0.015913620, abs=tolerance)
+    assert found["out_o2"].value == pytest.approx(0.984064274, abs=tolerance)
+
+
+@pytest.mark.parametrize("activation", ["logistic", "relu"])
+@pytest.mark.parametrize("deviation", [0.7, 4.0])
+def test_error_norms_are_those_of_the_recursion(
+    activation: str, deviation: float, backend_name: str
+) -> None:
+    """|delta^l| of ten layers, by BP1 and BP2 written out for the same weights."""
+    signal, signals, slopes, weights = draw_normal("vanishing input", (64, WIDTH)), [], [], []
+    for layer in range(LAYERS + 1):
+        size = WIDTH if layer < LAYERS else 10
+        weights.append(draw_normal(f"vanishing {layer}", (size, WIDTH)) * deviation / WIDTH**0.5)
+        z = signal @ weights[-1].T
+        signal = 1.0 / (1.0 + np.exp(-z)) if activation == "logistic" else np.maximum(z, 0.0)
+        slopes.append(signal * (1.0 - signal) if activation == "logistic" else (z > 0) * 1.0)
+        signals.append(z)
+    power = np.exp(signals[-1] - signals[-1].max(axis=1, keepdims=True))
+    delta = (power / power.sum(axis=1, keepdims=True) - np.eye(10)[np.arange(64) % 10]) / 64
+    norms = []
+    for layer in range(LAYERS - 1, -1, -1):
+        delta = (delta @ weights[layer + 1]) * slopes[layer]
+        norms.insert(0, np.linalg.norm(delta))
+    found = delta_norms(Desk(backend_name, "float64"), activation, deviation)
+    assert found == pytest.approx(np.array(norms), rel=1e-8)
 
 
 def test_a_wrong_number_is_noticed() -> None:
