@@ -12,11 +12,11 @@ from trine.backends.threads import get_threads, set_threads
 from trine.data import ArrayDataset, Splits
 
 
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    """Train with one thread, as a small model does faster: a second one mostly waits.
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Train with one thread: small models gain nothing by a second, and tests run side by side.
 
-    The bytes are the same with any number of threads.
+    The bytes are the same with any number of threads, which the tests of kernels and training hold.
     """
     before = get_threads()
     set_threads(1)

@@ -37,7 +37,7 @@ def test_samples_are_their_own_targets(digits: Splits) -> None:
     assert digits.num_classes is None
 
 
-def test_the_deep_one_beats_pca(scanned: Splits, backend_name: str, one_thread: None) -> None:
+def test_the_deep_one_beats_pca(scanned: Splits, backend_name: str) -> None:
     model = Deep(SMALL, "relu").to(backend_name)
     assert show_deep(model, scanned).failures()
     fit(model, scanned.train, half_squared_error, lr=5e-3, epochs=20)
@@ -53,9 +53,7 @@ def test_pca_is_the_best_linear_code(scanned: Splits) -> None:
     assert errors[0] == pytest.approx(np.mean((mean - x) ** 2))
 
 
-def test_pretraining_gives_the_stack_a_start(
-    scanned: Splits, backend_name: str, one_thread: None
-) -> None:
+def test_pretraining_gives_the_stack_a_start(scanned: Splits, backend_name: str) -> None:
     x = scanned.train.x
     stack, rival = (Stacked(SMALL).to(backend_name) for _ in range(2))
     pretrain(stack, scanned, epochs=12)
@@ -87,9 +85,7 @@ def test_pretraining_trains_each_layer_on_the_codes_below(backend_name: str) -> 
     assert np.array_equal(values(stack.encode(trine.tensor(x))), values(code))
 
 
-def test_convolution_and_deconvolution_beat_pca(
-    scanned: Splits, backend_name: str, one_thread: None
-) -> None:
+def test_convolution_and_deconvolution_beat_pca(scanned: Splits, backend_name: str) -> None:
     """On 8x8 pixels, a code of 3: C / C of PCA was 0.77 and 0.78 for two seeds."""
     model = Deconvolutional(3, side=8).to(backend_name)
     assert show_deconv(model, scanned).failures()

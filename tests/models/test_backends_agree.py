@@ -16,11 +16,15 @@ from trine.optim import clip_grad_norm_
 from trine.training.batches import learn
 
 STEPS = 10
+SEED = 3
 TOLERANCE = {"float32": 1e-4, "float64": 1e-10}
 LARGEST = 8
 """Samples a batch: the arithmetic is that of any batch, and numpy is slow."""
 FEWER = {"alexnet-small": 3}
 """Samples a batch of systems that are slow even so."""
+SEEDS = {"googlenet-small": 5}
+"""Where another seed than the first: with that one a unit's z lies within float32's rounding of 0, so
+that the slope of ReLU is 0 on one backend and 1 on the other, and either is right."""
 TOO_LARGE = frozenset({"alexnet", "alexnet-onetower", "googlenet", "googlenet-bn", "faster-rcnn"})
 """Systems that take minutes a step on a CPU; their small variants are compared."""
 
@@ -34,19 +38,19 @@ def data(name: str) -> Splits:
         return models.get(name).splits()
 
 
-def losses(name: str, backend: str, dtype: str) -> list[float]:
+def losses(name: str, backend: str, dtype: str, seed: int = SEED) -> list[float]:
     """Return the losses of ten steps by the system's own optimiser."""
     system = models.get(name)
     assert system.build is not None
     assert system.loss is not None
     splits = data(name)
     with trine.use(backend):
-        trine.seed(3)
+        trine.seed(seed)
         model = system.build().to(backend)
         model.to(dtype=dtype)
         optimizer = make_optimizer(system, Options(name), model)
         samples = min(system.batch_size, FEWER.get(name, LARGEST))
-        loader = DataLoader(splits.train, samples, shuffle=True, seed=3)
+        loader = DataLoader(splits.train, samples, shuffle=True, seed=seed)
         found: list[float] = []
         while True:
             for x, y, _ in loader.epoch(len(found)):
@@ -68,7 +72,8 @@ def losses(name: str, backend: str, dtype: str) -> list[float]:
     "name", [n for n in models.names() if models.get(n).trainable and n not in TOO_LARGE]
 )
 def test_ten_steps_agree(name: str, dtype: str) -> None:
-    expected, found = losses(name, "numpy", dtype), losses(name, "numba", dtype)
+    seed = SEEDS.get(name, SEED)
+    expected, found = (losses(name, backend, dtype, seed) for backend in ("numpy", "numba"))
     assert np.isfinite(expected).all()
     # A step whose loss is tiny says nothing by a ratio: the first loss sets the scale then.
     scale = np.maximum(np.abs(expected), 1e-3 * max(abs(expected[0]), 1e-6))

@@ -86,9 +86,7 @@ def test_gaussian_emissions_are_the_normal_density() -> None:
     assert found[0, 0, 2] == pytest.approx(math.log(density))
 
 
-def test_the_hybrid_beats_gaussian_emissions(
-    train_system, backend_name: str, one_thread: None
-) -> None:
+def test_the_hybrid_beats_gaussian_emissions(train_system, backend_name: str) -> None:
     run = train_system("dnn-hmm", backend_name, epochs=5)
     note = run.system.shows(run.model, run.splits)
     assert note.failures() == []

@@ -74,7 +74,7 @@ def test_the_shipped_text_names_its_source_licence_and_split() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("kind", "epochs"), [("NNLM", 2), ("LogBilinear", 3)])
-def test_word_models_beat_the_bigram(kind: str, epochs: int, one_thread: None) -> None:
+def test_word_models_beat_the_bigram(kind: str, epochs: int) -> None:
     """Three tenths of the text, 300 words; the ratio was 0.92 (NNLM) and 0.94 for three seeds."""
     with trine.use("numba"):
         splits = word_contexts(character_splits(excerpt(400_000, 60_000)), 300)
@@ -150,7 +150,7 @@ def zeroed(cell: type[nn.RNN | nn.LSTM], scores: dict[str, float], dtype: str) -
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["char-rnn", "char-lstm"])
-def test_character_models_beat_the_trigram(name: str, one_thread: None) -> None:
+def test_character_models_beat_the_trigram(name: str) -> None:
     """An eighth of the text, half the units; the ratio of three seeds was at most 0.96 and 0.93."""
     with trine.use("numba"):
         splits = character_splits(excerpt(160_000, 20_000), 32)
@@ -287,7 +287,7 @@ def test_language_systems_read_a_text(name: str) -> None:
 
 
 @pytest.mark.slow
-def test_convolutions_beat_a_bag_of_words(one_thread: None) -> None:
+def test_convolutions_beat_a_bag_of_words() -> None:
     with trine.use("numba"):
         splits = text_cnn.lost_prepositions(character_splits(excerpt(400_000, 60_000)))
         model = text_cnn.TextCNN(24, 32)

@@ -44,9 +44,7 @@ def test_the_best_memoryless_predictor_knows_nothing() -> None:
         assert ((y - np.array(other)[x.astype(int)]) ** 2).mean() > best
 
 
-def test_elman_beats_the_best_memoryless_predictor(
-    train_system, backend_name: str, one_thread: None
-) -> None:
+def test_elman_beats_the_best_memoryless_predictor(train_system, backend_name: str) -> None:
     run = train_system("elman", backend_name, epochs=15)
     note = run.system.shows(run.model, run.splits)
     assert note.failures() == []
@@ -86,7 +84,7 @@ def test_the_gates_start_so_that_memory_lasts(kind: str, signs: list[int]) -> No
     [("rnn", 0.0, 0.2), ("lstm-memory", 0.95, 1.0), ("gru-memory", 0.95, 1.0)],
 )
 def test_gated_nets_recall_what_the_plain_net_forgets(
-    name: str, low: float, high: float, train_system, one_thread: None
+    name: str, low: float, high: float, train_system
 ) -> None:
     """By the systems' own settings; one guess in eight is right by chance."""
     run = train_system(name, "numba")
@@ -144,9 +142,7 @@ def test_the_state_after_the_own_last_frame_counts() -> None:
     assert together == pytest.approx(np.stack(alone), abs=1e-5)
 
 
-def test_the_sequence_classifier_hears_the_order(
-    train_system, backend_name: str, one_thread: None
-) -> None:
+def test_the_sequence_classifier_hears_the_order(train_system, backend_name: str) -> None:
     run = train_system("sequence-classifier", backend_name, epochs=8)
     note = run.system.shows(run.model, run.splits)
     assert note.failures() == []
@@ -198,7 +194,7 @@ def test_more_reversals_than_there_are_sequences_are_refused() -> None:
 
 
 def test_encoder_decoder_learns_to_reverse(
-    train_system, backend_name: str, one_thread: None, monkeypatch: pytest.MonkeyPatch
+    train_system, backend_name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """At reduced size: 3 or 4 of eight symbols, 32 units."""
     system = models.get("encoder-decoder")

@@ -103,11 +103,10 @@ def test_cnn_003_has_the_sources_maps_and_kernels() -> None:
 
 
 @pytest.mark.slow
-def test_mlp_reads_digits(train_system) -> None:
+def test_mlp_reads_digits(train_system, backend_name: str) -> None:
     """All 60 epochs, by captured steps, as `trine train mlp` takes them."""
-    run = train_system("mlp", "numba")
-    with trine.use("numba"):
-        assert accuracy(run.model, run.splits.test.x, run.splits.test.y) >= 0.97
+    run = train_system("mlp", backend_name)
+    assert accuracy(run.model, run.splits.test.x, run.splits.test.y) >= 0.97
 
 
 @pytest.mark.slow
