@@ -16,14 +16,15 @@ from trine.training import Summary, Trainer
 
 
 def trained(
-    name: str, splits: Splits, epochs: int, batch_size: int, capture: str = "auto"
-) -> tuple[Module, Summary]:
+    name: str, splits: Splits, epochs: int, batch_size: int, capture: str = "auto",
+    lr: float | None = None,
+) -> tuple[Module, Summary]:  # fmt: skip
     """Train a system on numba by its own loss, optimiser and schedule, on other data."""
     system = models.get(name)
     assert system.build is not None
     assert system.loss is not None
     model = system.build()
-    optimizer = make_optimizer(system, Options(name), model)
+    optimizer = make_optimizer(system, Options(name, lr=lr), model)
     train = DataLoader(splits.train, batch_size, shuffle=True, seed=0)
     schedule = make_schedule(system, optimizer, epochs * len(train))
     trainer = Trainer(
@@ -71,12 +72,14 @@ def test_small_nets_take_what_digits_and_fashion_mnist_have(build) -> None:  # t
     assert scores.shape == (2, 10)
 
 
-def shown(name: str, splits: Splits, epochs: int, batch_size: int, capture: str) -> Explanation:
+def shown(
+    name: str, splits: Splits, epochs: int, batch_size: int, capture: str, lr: float | None = None
+) -> Explanation:
     """Return what a system shows, trained."""
     system = models.get(name)
     assert system.shows is not None
     with trine.use("numba"):
-        model, _ = trained(name, splits, epochs, batch_size, capture)
+        model, _ = trained(name, splits, epochs, batch_size, capture, lr)
         return system.shows(model, splits)
 
 
@@ -90,7 +93,10 @@ def test_segmentation_finds_regions() -> None:
 
 @pytest.mark.slow
 def test_the_detector_finds_shapes() -> None:
-    """mAP@0.5 of 0.8, the row's own, on 32x32 (seeds 0, 1: 0.89, 0.90); proposals go by the host."""
-    note = shown("faster-rcnn-small", shape_boxes(400, 50, 32, (16, 28)), 4, 2, "off")
+    """mAP@0.5 of 0.8, the row's own, on 32x32 at twice the rate (seeds 0 to 4: 0.82 to 0.89).
+
+    Not captured, since proposals are chosen on the host.
+    """
+    note = shown("faster-rcnn-small", shape_boxes(400, 50, 32, (16, 28)), 2, 2, "off", lr=2e-3)
     assert note.failures() == []
     assert {row.symbol: row.reference for row in note.rows}["mAP@0.5"] == 0.8
