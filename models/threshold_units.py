@@ -270,7 +270,7 @@ def show_adaline(model: nn.Module, splits: Splits) -> Explanation:
     positive = np.asarray(test.y)[:, 0] > 0
     note.drawings["plane"] = over_plane(
         model, desk, 0, "z of ADALINE, and its border at 0", (-4.0, 4.0, -4.0, 4.0),
-        {"1": np.asarray(test.x)[positive], "-1": np.asarray(test.x)[~positive]}, level=0.0,
+        {"-1": np.asarray(test.x)[~positive], "1": np.asarray(test.x)[positive]}, level=0.0,
     )  # fmt: skip
     return note
 

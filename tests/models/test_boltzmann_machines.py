@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 import numpy as np
@@ -214,6 +214,31 @@ def test_dbn_pretraining_beats_a_random_start(seed: int, scans: Callable[[Splits
             build=lambda: deep_belief.DBN((64, 128, 128, 128), window=1),
         )  # fmt: skip
     assert found[0, 1] > found[0, 0] + 0.01
+
+
+def test_dbn_shows_mean_and_spread_of_five_seeds(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = np.array([[0.70, 0.80], [0.74, 0.78], [0.71, 0.76], [0.73, 0.79], [0.74, 0.77]])
+    asked: list[list[int]] = []
+
+    def compared(desk: Desk, splits: Splits, seeds: Iterable[int], *settings: int) -> np.ndarray:
+        asked.append(list(seeds))
+        return found
+
+    monkeypatch.setattr(deep_belief, "compare_starts", compared)
+    with trine.use("numpy"):
+        note = deep_belief.show(deep_belief.DBN(), models.get("dbn").splits())
+        assert asked == [[0, 1, 2, 3, 4]]
+        shown = {(row.symbol, row.formula.split(",")[0]): row.value for row in note.rows}
+        assert shown["accuracy", "random start"] == pytest.approx(0.724)
+        assert shown["accuracy", "pre-trained"] == pytest.approx(0.78)
+        assert shown["spread", "random start"] == pytest.approx(0.00033**0.5)
+        assert note.rows[-1].value == pytest.approx(0.056)
+        gains = (0.10, 0.04, 0.05, 0.06, 0.03)  # squared distances from 0.056 sum to 0.00292
+        assert np.allclose(found[:, 1] - found[:, 0], gains)
+        assert note.rows[-1].reference == pytest.approx(2 * (0.00292 / 4 / 5) ** 0.5)
+        assert note.failures() == []
+        found[0, 1] = 0.40  # a mean gain of -0.024
+        assert deep_belief.show(deep_belief.DBN(), models.get("dbn").splits()).failures()
 
 
 def test_dbn_needs_classes() -> None:
