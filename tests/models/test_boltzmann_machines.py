@@ -296,6 +296,23 @@ def test_dbm_rule_is_the_gradient_of_the_bound() -> None:
     assert cosine(rule, exact) > 0.999
 
 
+def test_dbm_mean_field_is_a_fixed_point_of_both_layers() -> None:
+    model = at_random(deep_boltzmann.DBM(5, 4, 3, settle=60), std=0.5)
+    v = DESK.tensor(binary_states(5))
+    mu1, mu2 = model.mean_field(v)
+    assert values(model.given_v_h2(v, mu2)) == pytest.approx(values(mu1), abs=1e-9)
+    assert values(model.given_h1(mu1)[1]) == pytest.approx(values(mu2), abs=1e-9)
+
+
+def test_dbm_pretraining_reaches_every_weight() -> None:
+    model = DESK.place(deep_boltzmann.DBM(6, 4, 3))
+    before = [values(p) for p in model.parameters()]
+    x = binary_states(6)[:40].astype(np.float32)
+    deep_boltzmann.stack_pretrain(model, x, epochs=2, lr=0.5)
+    for old, new in zip(before, model.parameters(), strict=True):
+        assert np.abs(values(new) - old).min() > 1e-4
+
+
 @pytest.mark.slow
 def test_dbm_bound_improves_by_pretraining_and_by_training(backend_name: str) -> None:
     rows = deep_boltzmann.bound_study(Desk(backend_name, "float32"), epochs=160, points=2)

@@ -216,12 +216,19 @@ def test_detections_are_what_the_second_stage_says(scenes, backend_name: str) ->
         model.score.weight.fill_(0.0)
         model.score.bias.copy_(trine.tensor([0.0, -20.0, 3.0, -20.0]))
         model.code.weight.fill_(0.0)
+        assert model.code.bias is not None
+        codes = np.zeros((len(KINDS) + 1, 4))
+        codes[2] = (1.0, 0.0, 0.0, 0.0)  # kind 1: a tenth of the width to the right
+        model.code.bias.copy_(trine.tensor(codes.ravel().tolist()))
     stage = faster_rcnn.first_stage(model, scenes[0][:1])
     found = model.detect(trine.tensor(scenes[0][:1]))[0]
     assert set(found.kinds.tolist()) == {1}
     share = math.exp(3) / (math.exp(3) + 1)
     np.testing.assert_allclose(found.scores, share, rtol=1e-5)
-    known = {tuple(np.round(box, 3)) for box in stage.proposals[0].astype(np.float32)}
+    moved = stage.proposals[0].astype(np.float64)
+    moved[:, [0, 2]] += 0.1 * (moved[:, 2] - moved[:, 0])[:, None]
+    moved[:, [0, 2]] = moved[:, [0, 2]].clip(0, 64)
+    known = {tuple(np.round(box, 3)) for box in moved.astype(np.float32)}
     assert {tuple(np.round(box, 3)) for box in found.boxes.astype(np.float32)} <= known
     apart = overlaps(found.boxes, found.boxes) - np.eye(len(found.boxes))
     assert apart.max() <= 0.3 + 1e-6
