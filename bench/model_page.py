@@ -8,7 +8,7 @@ from itertools import groupby
 from trine.bench.environment import environment
 from trine.models.measured import Measured
 
-FIGURES = 3
+FIGURES = 6
 """Figures of a run that its line shows; the JSON file has all of them."""
 
 

@@ -87,8 +87,12 @@ class CapturedStep:
     happens only when it is recorded: numbers other than tensors are constants, and `model.eval()`
     between two calls is not seen.
 
-    Raises CaptureError, unless `fallback`, for a step that reads numbers on the host (`.item()`), or
-    whose replay gave other bytes than itself; the step in question has then been done.
+    The recording is of the backend of the first tensor among the arguments; without one, of the
+    default backend.
+
+    Raises CaptureError, unless `fallback`, for a step that reads numbers on the host (`.item()`),
+    that runs on another backend than the recorded one, or whose replay gave other bytes than itself;
+    the step in question has then been done.
     """
 
     def __init__(self, step: Step, fallback: bool = False) -> None:
@@ -174,6 +178,9 @@ class CapturedStep:
             for one in result if isinstance(result, tuple) else (result,):
                 if one is not None and not isinstance(one, Tensor):
                     recorder.refuse(f"it returns {type(one).__name__}, not a tensor")
+        elsewhere = _elsewhere(result, backend, recording)
+        if recording.refusal is None and elsewhere:
+            recorder.refuse(elsewhere)
         if recording.refusal is not None:
             if not recording.done:
                 for draw in reversed(recording.draws):
@@ -245,6 +252,22 @@ class CapturedStep:
             warnings.warn(f"{text} It runs as it stands.", CaptureWarning, stacklevel=5)
         else:
             raise CaptureError(f"{text} Take that out of it, or pass fallback=True.")
+
+
+def _elsewhere(result: Any, backend: Backend, recording: Recording) -> str | None:
+    """Return why a recording misses what its step does, where that ran on another backend."""
+    results = [t for t in (result if isinstance(result, tuple) else (result,)) if t is not None]
+    others = {t.backend.name for t in results if isinstance(t, Tensor)} - {backend.name}
+    if others:
+        return (
+            f"it was recorded on {backend.name} and returns a tensor of {', '.join(sorted(others))}"
+        )
+    if results or recording.written:
+        return None
+    return (
+        f"it changes nothing on {backend.name}. A step without tensors among its arguments is "
+        "recorded on the default backend: pass it one, or call it within trine.use of its model's"
+    )
 
 
 def _digest(backend: Backend, array: Array) -> bytes:

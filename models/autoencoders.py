@@ -122,13 +122,19 @@ def pretrain(model: Stacked, splits: Splits, epochs: int = PRETRAINING_EPOCHS) -
 class Deconvolutional(nn.Module):
     """Two convolutions of stride 2, a code, and two transposed convolutions back to the image.
 
-    Images of 28x28 become maps of 14x14 and 7x7; `side` must be a multiple of 4.
+    Images of 28x28 become maps of 14x14 and 7x7. Raises ValueError for a side that is no multiple
+    of 4.
     """
 
     def __init__(self, code: int, side: int = 28) -> None:
         super().__init__()
-        self.code_size, self.side = code, side // 4
-        inner = 16 * self.side**2
+        if side % 4:
+            raise ValueError(
+                f"[deconv-autoencoder] expected images whose side is a multiple of 4, got {side}. "
+                "Pad or crop them."
+            )
+        self.code_size, self.inner_side = code, side // 4
+        inner = 16 * self.inner_side**2
         self.conv1 = nn.Conv2d(1, 8, 4, stride=2, padding=1)
         self.conv2 = nn.Conv2d(8, 16, 4, stride=2, padding=1)
         self.code = nn.Linear(inner, code)
@@ -141,7 +147,7 @@ class Deconvolutional(nn.Module):
         return self.code(self.conv2(self.conv1(x).relu()).relu().flatten(1))
 
     def forward(self, x: trine.Tensor) -> trine.Tensor:
-        maps = self.uncode(self.encode(x)).relu().reshape(-1, 16, self.side, self.side)
+        maps = self.uncode(self.encode(x)).relu().reshape(-1, 16, self.inner_side, self.inner_side)
         return self.deconv1(self.deconv2(maps).relu()).sigmoid()
 
 

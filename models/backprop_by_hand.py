@@ -64,13 +64,13 @@ def _descend(model: Hand, desk: Desk, optimizer: optim.SGD, steps: int) -> None:
     x, t = desk.tensor(INPUT), desk.tensor(TARGET)
 
     @trine.capture  # ten thousand steps are the same launches over and over
-    def update() -> None:
+    def update(x: trine.Tensor, t: trine.Tensor) -> None:
         optimizer.zero_grad()
         half_squared_error(model(x), t).backward()
         optimizer.step()
 
     for _ in range(steps):
-        update()
+        update(x, t)
 
 
 def _error(model: Hand, desk: Desk) -> tuple[float, Any]:

@@ -17,6 +17,7 @@ from trine.cli import setup
 from trine.cli.output import console, emit_json, notes
 from trine.data import DataLoader, Splits
 from trine.errors import suggest
+from trine.models.explanation import Explanation
 from trine.models.registry import System
 from trine.training import StopAt, Summary, Trainer
 from trine.training.batches import learn
@@ -165,6 +166,17 @@ def prepare(options: Options) -> Run:
     return Run(system, model, splits, train_loader, test_loader, trainer, epochs, out)
 
 
+def _shown(prepared: Run, backend: str, dtype: str) -> Explanation | None:
+    """Return what a trained system shows, or the example that it reports instead."""
+    system = prepared.system
+    if system.shows is not None:
+        prepared.model.eval()
+        return system.shows(prepared.model, prepared.splits)
+    if system.report and system.explain is not None:
+        return system.explain(backend=backend, dtype=dtype)
+    return None
+
+
 def run(options: Options, *, json: bool) -> None:
     """Train and report."""
     prepared = prepare(options)
@@ -176,12 +188,7 @@ def run(options: Options, *, json: bool) -> None:
         resume="auto" if options.resume == "auto" else resume,
     )
     report = _report(prepared, options, summary)
-    shown = None
-    if prepared.system.shows is not None and not summary.interrupted:
-        prepared.model.eval()
-        shown = prepared.system.shows(prepared.model, prepared.splits)
-    elif prepared.system.report and prepared.system.explain is not None:
-        shown = prepared.system.explain(backend=report["backend"], dtype=options.dtype)
+    shown = None if summary.interrupted else _shown(prepared, report["backend"], options.dtype)
     if shown is not None:
         report["shown"] = shown.json()["rows"]
     _print_report(prepared.system, report)

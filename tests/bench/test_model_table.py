@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from trine import models
-from trine.bench import model_table
+from trine.bench import model_page, model_table
 from trine.bench.model_page import page
 from trine.bench.model_table import data_hash, measure
 from trine.cli.app import app
@@ -90,12 +90,32 @@ def test_a_run_that_fails_is_a_line_and_the_next_one_starts(
     out, file = tmp_path / "m.md", tmp_path / "m.json"
     done = table("xor", "hand", out=out, json=file)
     assert done.exit_code == 1
-    assert "failed: hand, xor" in done.output
+    assert "failed: xor, hand" in done.output
     hand, xor = read(file)
     assert "no report" in hand.failed
     assert "no memory" in xor.failed
     assert (xor.reached, xor.short) == ((), "")
     assert "**failed: exit 1: no memory**" in out.read_text()
+
+
+def test_a_figure_that_is_no_number_fails_its_line_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model_table, "_run", lambda _: {**REPORT, "test_accuracy": None})
+    out, file = tmp_path / "m.md", tmp_path / "m.json"
+    assert table("xor", out=out, json=file).exit_code == 1
+    (line,) = read(file)
+    assert "unreadable report" in line.failed
+    assert (
+        table("xor", "--render", out=out, json=file).exit_code == 0
+    )  # nothing ran, nothing failed
+
+
+def test_a_commit_while_a_system_runs_marks_its_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    commits = iter(["abc", "def"])
+    monkeypatch.setattr(model_table, "commit", lambda *_: next(commits))
+    monkeypatch.setattr(model_table, "_run", lambda _: REPORT)
+    assert measure(models.get("xor"), "numpy").commit == "abc-dirty"
 
 
 def test_resume_skips_what_this_commit_has_measured(
@@ -180,7 +200,10 @@ def test_lines_are_kept_and_written(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert "| `xor` |" in page
 
 
-def test_a_line_shows_three_figures_and_how_many_more_there_are() -> None:
+def test_a_line_shows_some_figures_and_how_many_more_there_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(model_page, "FIGURES", 3)
     figures = tuple(Reached(f"|e{i}|", f"{i}", "= 0") for i in range(5))
     text = page([line("a", reached=figures, short="e4", cpu_seconds=2.5)], "make models")
     row = next(row for row in text.splitlines() if row.startswith("| `a`"))

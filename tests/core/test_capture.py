@@ -403,6 +403,31 @@ def test_arguments_that_require_gradients_are_refused():
         captured(x)
 
 
+@pytest.mark.parametrize("returns", [False, True])
+def test_a_step_without_tensors_is_refused_on_another_backend_than_the_default(returns):
+    """Its recording would hold nothing, and every replay would do nothing."""
+    with trine.use("numpy"):
+        weight = nn.Parameter(trine.ones(3))
+
+    def step():
+        weight.mul_(2.0)
+        return weight.detach() if returns else None
+
+    step = trine.capture(trine.no_grad()(step))
+    with trine.use("numba"):
+        step()
+        wanted = "returns a tensor of numpy" if returns else "changes nothing on numba"
+        with pytest.raises(CaptureError, match=wanted):
+            step()
+    assert weight.tolist() == [4.0] * 3  # both calls were done, once each
+    with trine.use("numpy"):
+        again = trine.capture(step.step)
+        for _ in range(4):
+            again()
+        assert again.captured
+    assert weight.tolist() == [64.0] * 3
+
+
 def test_a_captured_step_needs_its_memory_once():
     backend = "numba"
     _, _, step = training(backend)

@@ -94,6 +94,8 @@ def test_convolution_and_deconvolution_beat_pca(scanned: Splits, backend_name: s
 
 
 def test_sizes(digits: Splits) -> None:
+    with pytest.raises(ValueError, match=r"\[deconv-autoencoder\] expected images whose side"):
+        Deconvolutional(3, side=6)
     assert models.get("autoencoder").parameters == 436_632
     assert models.get("stacked-autoencoder").parameters == 436_632
     with trine.use("numpy"):

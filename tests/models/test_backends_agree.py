@@ -29,6 +29,11 @@ TOO_LARGE = frozenset({"alexnet", "alexnet-onetower", "googlenet", "googlenet-bn
 """Systems that take minutes a step on a CPU; their small variants are compared."""
 
 
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    """Not here: with all threads, as a run takes them."""
+
+
 @functools.lru_cache(maxsize=1)
 def data(name: str) -> Splits:
     """Return what a system learns from; for the detector a few smaller pictures."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+import trine
 from trine import models
 from trine.models.desk import Desk, draw_normal
 from trine.models.explanation import Explanation, Row, printed_tolerance
@@ -67,6 +68,15 @@ def test_hand_steps() -> None:
     assert rows(start)["E"].value == pytest.approx(0.298371109, abs=1e-9)
     with pytest.raises(ValueError, match=r"\[hand\] expected a number of steps of at least 0"):
         models.explain("hand", step=-1)
+
+
+def test_hand_trains_on_its_own_backend_whatever_the_default() -> None:
+    found = []
+    for default in ("numpy", "numba"):
+        with trine.use(default):
+            found.append(rows(models.explain("hand", backend="numpy", step=30))["E"].value)
+    assert found[0] == found[1]
+    assert found[0] == pytest.approx(0.09913, abs=1e-5)
 
 
 @pytest.mark.slow

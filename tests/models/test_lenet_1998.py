@@ -68,6 +68,18 @@ def test_the_table_convolution_is_a_sum_over_its_kernels(backend_name: str) -> N
     np.testing.assert_allclose(found, expected + bias, rtol=1e-5, atol=1e-5)
 
 
+def test_weights_start_with_one_over_the_root_of_a_units_inputs() -> None:
+    model = build()
+    for layer, inputs in ((model.c1, 25), (model.c5, 400), (model.f6, 120)):
+        weight = layer.weight.detach().numpy()
+        assert weight.std() * inputs**0.5 == pytest.approx(1.0, abs=0.15)
+        assert not layer.bias.detach().numpy().any()
+    kernels = model.c3.weight.detach().numpy()
+    inputs = np.repeat([25 * len(seen) for seen in SEEN_BY], [len(seen) for seen in SEEN_BY])
+    for size in (75, 100, 150):
+        assert kernels[inputs == size].std() * size**0.5 == pytest.approx(1.0, abs=0.15)
+
+
 def test_subsampling_is_coefficient_times_sum_plus_bias(backend_name: str) -> None:
     layer = Subsampling(1)
     with trine.no_grad():
