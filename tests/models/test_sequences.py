@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import trine
-from trine import models
+from trine import models, nn
 from trine.cli.train import Options, prepare
 from trine.models import registry
 from trine.models.elman import memoryless, temporal_xor
@@ -112,6 +112,24 @@ def test_the_comparison_measures_the_model_it_is_given(monkeypatch: pytest.Monke
     assert set(curves) == {"rnn", "lstm-memory", "gru-memory"}
     assert curves["lstm-memory"] == [accuracy(model, recall(train=1, test=500, length=3, seed=1))]
     assert len(note.failures()) >= 2
+
+
+@pytest.mark.parametrize(
+    ("right", "short"),
+    [
+        ((0.12, 1.0, 0.99), []),
+        ((0.12, 0.94, 0.99), ["lstm-memory"]),
+        ((0.30, 1.0, 0.90), ["rnn: near chance", "gru-memory"]),
+    ],
+)
+def test_the_comparison_wants_gated_nets_above_95_and_the_plain_one_near_chance(
+    right: tuple[float, float, float], short: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = dict(zip((nn.RNN, nn.LSTM, nn.GRU), right, strict=True))
+    monkeypatch.setattr("trine.models.memory.trained", lambda name, *_: models.get(name).build())
+    monkeypatch.setattr("trine.models.memory.accuracy", lambda model, _: scores[type(model.memory)])
+    note = compare("rnn", Recall("rnn"), recall(train=1, test=1, length=6))
+    assert [row.formula for row in note.rows if not row.ok] == short
 
 
 # Glides
