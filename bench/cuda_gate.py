@@ -4,8 +4,10 @@
 
 NVRTC, from the package `nvidia-cuda-nvrtc`, is the compiler that CuPy uses; its version here decides
 the registers. Every kernel that is registered is compiled for every architecture with CuPy's options.
-What g++ accepts and NVRTC does not (INFINITY, host headers) shows here, and so do kernels that keep
-arrays in local memory: a spill or a stack frame is an error.
+What g++ accepts and NVRTC does not (INFINITY, host headers) shows here. A kernel that keeps arrays in
+local memory (a spill, a stack frame) is an error, and so is one that takes so many registers that its
+largest block cannot be launched. Otherwise the number of registers is not held against the table:
+the assembler does not choose the same on every machine (155 and 171 for one kernel).
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ from trine.backends.cases.check import check_op
 from trine.errors import BackendError
 from trine.kernels import cuda
 from trine.kernels.cuda import emulator
+from trine.kernels.cuda.emulator.source import kernels, strip_comments
 
 ARCHITECTURES = (75, 80, 90, 100)
 OPTIONS = (
@@ -44,6 +47,10 @@ INSTANCES = Path(cuda.__file__).parent / "instances.txt"
 TABLE = "bench/results/cuda-kernels.md"
 TENSOR, TENSOR_CORES = re.compile("TF32|BF16"), 80
 """Kernels by tensor cores, and the first architecture whose cores take these numbers."""
+REGISTERS = 65_536
+"""Registers of a multiprocessor, the most that a block can have."""
+LARGEST_BLOCK = 512
+"""Threads that a kernel without `__launch_bounds__` is launched with at most."""
 ENTRY = re.compile(
     r"Compiling entry function '(?P<name>\S+)' for '\S+'"
     r"|(?P<stack>\d+) bytes stack frame, (?P<stores>\d+) bytes spill stores, "
@@ -67,6 +74,11 @@ class Source:
             self, expressions=tuple(e for e in self.expressions if can or not TENSOR.search(e))
         )
 
+    def largest_blocks(self) -> dict[str, int]:
+        """Return the threads of the largest block of each kernel, by the kernel's name."""
+        declared = kernels(strip_comments(self.path.read_text()))
+        return {kernel.name: int(kernel.bounds) or LARGEST_BLOCK for kernel in declared}
+
 
 @dataclass(frozen=True)
 class Compiled:
@@ -79,6 +91,8 @@ class Compiled:
     shared_bytes: int
     stack_bytes: int
     spill_bytes: int
+    threads: int
+    """Of its largest block."""
 
 
 def sources() -> list[Source]:
@@ -200,7 +214,7 @@ def compile_all(nvrtc: Nvrtc) -> Iterator[Compiled]:
     with ProcessPoolExecutor(os.cpu_count(), mp_context=fresh, max_tasks_per_child=1) as pool:
         done = pool.map(partial(_compile, nvrtc.path), *zip(*work, strict=True))
         for (source, architecture), (log, lowered) in zip(work, done, strict=True):
-            found = list(_read(log, lowered, source.path.name, architecture))
+            found = list(_read(log, lowered, source, architecture))
             missing = set(source.expressions) - {compiled.kernel for compiled in found}
             if missing:
                 raise BackendError(
@@ -210,7 +224,10 @@ def compile_all(nvrtc: Nvrtc) -> Iterator[Compiled]:
             yield from found
 
 
-def _read(log: str, lowered: dict[str, str], file: str, architecture: int) -> Iterator[Compiled]:
+def _read(
+    log: str, lowered: dict[str, str], source: Source, architecture: int
+) -> Iterator[Compiled]:
+    threads = source.largest_blocks()
     name, stack, spill = "", 0, 0
     for match in ENTRY.finditer(log):
         if match["name"]:
@@ -220,15 +237,11 @@ def _read(log: str, lowered: dict[str, str], file: str, architecture: int) -> It
         elif name in lowered:
             shared = re.search(r"(\d+) bytes smem", match["rest"])
             shared_bytes = int(shared[1]) if shared else 0
+            kernel = lowered[name]
             yield Compiled(
-                file,
-                lowered[name],
-                architecture,
-                int(match["registers"]),
-                shared_bytes,
-                stack,
-                spill,
-            )
+                source.path.name, kernel, architecture, int(match["registers"]), shared_bytes,
+                stack, spill, threads[kernel.partition("<")[0]],
+            )  # fmt: skip
 
 
 def page(found: list[Compiled], version: str) -> str:
@@ -239,7 +252,8 @@ def page(found: list[Compiled], version: str) -> str:
         f"Made by `python -m trine.bench.cuda_gate` with NVRTC {version}, for sm_"
         f"{', sm_'.join(map(str, ARCHITECTURES))}: registers a thread on each (- where tensor cores lack the "
         "type), static shared memory of a block. No kernel spills; none has a stack frame but sine and "
-        "cosine, whose is CUDA's own.",
+        "cosine, whose is CUDA's own. On another machine the assembler may choose some registers more or "
+        "less.",
         "",
         "| file | kernel | registers | shared bytes |",
         "|---|---|---|---|",
@@ -269,6 +283,19 @@ def spilling(found: list[Compiled]) -> list[str]:
     ]
 
 
+def crowded(found: list[Compiled]) -> list[str]:
+    """Return a line for each kernel whose largest block has more registers than there are.
+
+    A GPU hands them out by 8 a thread, and refuses to launch such a block.
+    """
+    return [
+        f"{one.file} {one.kernel} on sm_{one.architecture}: {one.registers} registers a thread, "
+        f"{one.threads} threads"
+        for one in found
+        if -(-one.registers // 8) * 8 * one.threads > REGISTERS
+    ]
+
+
 def main(
     out: Annotated[Path, typer.Option(help="Write the table here (Markdown).")],
     again: Annotated[
@@ -289,6 +316,13 @@ def main(
     bad = spilling(found)
     if bad:
         raise BackendError("[cuda_gate] expected no spills, found:\n" + "\n".join(bad))
+    bad = crowded(found)
+    if bad:
+        raise BackendError(
+            f"[cuda_gate] expected at most {REGISTERS} registers a block, found:\n"
+            + "\n".join(bad)
+            + "\nDeclare the kernel's threads: __launch_bounds__."
+        )
     make_folder(out.parent)
     write_text(out, page(found, nvrtc.version()))
     typer.echo(f"{len(found)} compilations, written to {out}")

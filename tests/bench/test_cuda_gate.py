@@ -1,4 +1,4 @@
-"""The CUDA kernels compile for real GPUs, spill nothing, and take what the committed table says."""
+"""The CUDA kernels compile for real GPUs, spill nothing, can be launched, and are in the committed table."""
 
 from __future__ import annotations
 
@@ -44,33 +44,25 @@ def source(folder, text):
 
 
 def rows(page):
-    """Return (file, kernel) -> (registers by architecture, shared bytes) of a table."""
+    """Return (file, kernel) -> shared bytes of a table."""
     cells = [
         [cell.strip() for cell in line.strip("|").split(" | ")]
         for line in page.splitlines()
         if line.startswith("| ") and "`" in line
     ]
     assert len(cells) > 300
-    return {
-        (file, kernel): ([int(r) for r in registers.split() if r != "-"], shared)
-        for file, kernel, registers, shared in cells
-    }
+    return {(file, kernel): int(shared) for file, kernel, _registers, shared in cells}
 
 
-def test_every_kernel_compiles_and_none_spills(nvrtc):
+def test_every_kernel_compiles_and_can_be_launched(nvrtc):
     found = list(cuda_gate.compile_all(nvrtc))
     assert cuda_gate.spilling(found) == []
+    assert cuda_gate.crowded(found) == []
     expressions = {(s.path.name, e) for s in cuda_gate.sources() for e in s.expressions}
     assert {(one.file, one.kernel) for one in found} == expressions
-    committed, now = rows(COMMITTED.read_text()), rows(cuda_gate.page(found, nvrtc.version()))
-    again = f"run: python -m trine.bench.cuda_gate --out bench/results/{COMMITTED.name}"
-    assert committed.keys() == now.keys(), again
-    for kernel, (registers, shared) in now.items():
-        known, known_shared = committed[kernel]
-        assert shared == known_shared, f"{kernel}: {again}"
-        # Even for the same process twice the assembler gives a kernel one or two registers more or less.
-        near = all(abs(a - b) <= 8 for a, b in zip(registers, known, strict=True))
-        assert near, f"{kernel}: {known} are now {registers}; {again}"
+    assert rows(COMMITTED.read_text()) == rows(cuda_gate.page(found, nvrtc.version())), (
+        f"run: python -m trine.bench.cuda_gate --out bench/results/{COMMITTED.name}"
+    )
 
 
 def test_tensor_kernels_are_left_to_architectures_that_have_them():
@@ -78,8 +70,8 @@ def test_tensor_kernels_are_left_to_architectures_that_have_them():
     listed = cuda_gate.Source(Path("f.cu"), (), (plain, *tensor))
     assert listed.on(75).expressions == (plain,)
     assert listed.on(80) == listed
-    rows = [cuda_gate.Compiled("f.cu", plain, a, a, 0, 0, 0) for a in cuda_gate.ARCHITECTURES]
-    rows += [cuda_gate.Compiled("f.cu", tensor[0], a, a, 0, 0, 0) for a in (80, 90, 100)]
+    rows = [cuda_gate.Compiled("f.cu", plain, a, a, 0, 0, 0, 256) for a in cuda_gate.ARCHITECTURES]
+    rows += [cuda_gate.Compiled("f.cu", tensor[0], a, a, 0, 0, 0, 256) for a in (80, 90, 100)]
     text = cuda_gate.page(rows, "13.0")
     assert f"| `{plain}` | 75 80 90 100 |" in text
     assert f"| `{tensor[0]}` | - 80 90 100 |" in text
@@ -97,6 +89,22 @@ def test_a_stack_frame_is_found(nvrtc, tmp_path, monkeypatch):
     monkeypatch.setattr(cuda_gate, "sources", lambda: [source(tmp_path, TABLE)])
     lines = cuda_gate.spilling(list(cuda_gate.compile_all(nvrtc)))
     assert any("add<float> on sm_80" in line and " 0 bytes of stack" not in line for line in lines)
+
+
+def test_a_block_with_more_registers_than_there_are_is_found(tmp_path):
+    def needs(registers, threads):
+        return cuda_gate.Compiled("f.cu", "f", 80, registers, 0, 0, 0, threads)
+
+    # 512 threads have 128 registers each, 256 have all that a thread can name; they come by 8.
+    assert cuda_gate.crowded([needs(128, 512), needs(255, 256), needs(168, 384)]) == []
+    lines = cuda_gate.crowded([needs(129, 512), needs(169, 384)])
+    assert [line.partition(": ")[2] for line in lines] == [
+        "129 registers a thread, 512 threads",
+        "169 registers a thread, 384 threads",
+    ]
+    declared = KERNEL + KERNEL.replace("void add", "void __launch_bounds__(64) few")
+    blocks = source(tmp_path, declared).largest_blocks()
+    assert blocks == {"add": cuda_gate.LARGEST_BLOCK, "few": 64}
 
 
 def test_what_only_a_host_compiler_knows_is_an_error(nvrtc, tmp_path):

@@ -12,7 +12,7 @@ from functools import lru_cache
 import pytest
 from recorded import OP_NAMES, RecordingModule, launches_of
 
-from trine.bench.cuda_gate import INSTANCES
+from trine.bench.cuda_gate import INSTANCES, LARGEST_BLOCK
 from trine.kernels.cuda.emulator.source import kernels, strip_comments
 
 LOOP = re.compile(
@@ -84,6 +84,7 @@ def test_a_launch_has_the_threads_that_its_loops_need(recording, op):
         assert threads == usual or ("BlockRow" in launch.expression and threads == 512), (
             f"{launch}: {usual} threads were expected; enter another number in THREADS"
         )
+        assert threads <= LARGEST_BLOCK, f"{launch}: the gate counts registers for fewer threads"
         body = body_of(launch.file, launch.kernel)
         loop = LOOP.search(body)
         if loop is None or loop.start() > body.find("__syncthreads") > 0:
