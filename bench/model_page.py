@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from itertools import groupby
 
 from trine.bench.environment import environment
@@ -12,14 +11,13 @@ FIGURES = 6
 """Figures of a run that its line shows; the JSON file has all of them."""
 
 
-def page(rows: list[Measured], command: str) -> str:
+def page(rows: list[Measured]) -> str:
     """Return the table as Markdown, a section for each family."""
     machine = environment()
-    commits = Counter(row.commit for row in rows)
     lines = [
         "# Every system, trained",
         "",
-        f"`{command}` on {machine['cpu']['model']}, {machine['cpus']} CPUs, writes this page. Seconds "
+        f"`make models` on {machine['cpu']['model']}, {machine['cpus']} CPUs, writes this page. Seconds "
         "are those of the whole process: start, data, training, evaluation; those in brackets are CPU "
         "seconds of all its threads, which tell more where other work ran beside it. The reference "
         "that a figure is to reach stands in brackets after it; it comes from the source in the same "
@@ -28,7 +26,7 @@ def page(rows: list[Measured], command: str) -> str:
         "are in `models/measured.json`; `trine train NAME` prints them.",
         "",
     ]
-    if len(commits) == 1:
+    if len({row.commit for row in rows}) == 1:
         lines += [f"Everything was measured at commit `{rows[0].commit}`.", ""]
     by_family = sorted(rows, key=lambda row: (row.family.lower(), row.name, row.data))
     for family, members in groupby(by_family, lambda row: row.family):

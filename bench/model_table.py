@@ -268,7 +268,7 @@ def _holds(line: Measured, now: str) -> bool:
 
 def _write(rows: dict[tuple[str, str], Measured], out: Path, json: Path) -> None:
     ordered = [rows[key] for key in sorted(rows)]
-    atomic.write_text(out, page(ordered, "make models"))
+    atomic.write_text(out, page(ordered))
     written = [row.as_dict() for row in ordered]
     atomic.write_text(json, json_module.dumps(written, indent=1, ensure_ascii=False) + "\n")
 

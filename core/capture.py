@@ -175,11 +175,10 @@ class CapturedStep:
         result: Any = None
         with recorder.recording_all() as recording:
             result = self.step(*self._args)
-            for one in result if isinstance(result, tuple) else (result,):
+            for one in _as_tuple(result):
                 if one is not None and not isinstance(one, Tensor):
                     recorder.refuse(f"it returns {type(one).__name__}, not a tensor")
-        elsewhere = _elsewhere(result, backend, recording)
-        if recording.refusal is None and elsewhere:
+        if elsewhere := _elsewhere(_as_tuple(result), backend, recording):
             recorder.refuse(elsewhere)
         if recording.refusal is not None:
             if not recording.done:
@@ -188,9 +187,8 @@ class CapturedStep:
                 result = self.step(*args)
             self._refuse(recording.refusal)
             return result
-        results = result if isinstance(result, tuple) else (result,)
         self._is_tuple = isinstance(result, tuple)
-        self._outputs = [None if t is None else t.data for t in results]
+        self._outputs = [None if t is None else t.data for t in _as_tuple(result)]
         self._backend = backend
         self._recording = recording
         return self._results()
@@ -231,9 +229,8 @@ class CapturedStep:
         assert self._recorder is not None  # it made the recording
         with self._recorder.lending():
             result = self.step(*args)
-        results = result if isinstance(result, tuple) else (result,)
         wanted = [_digest(backend, a) for a in state]
-        wanted += [_digest(backend, t.data) for t in results if t is not None]
+        wanted += [_digest(backend, t.data) for t in _as_tuple(result) if t is not None]
         if replayed == wanted and drawn_by_replay == [g.state() for g in generators]:
             self._verified = True
         else:
@@ -254,15 +251,19 @@ class CapturedStep:
             raise CaptureError(f"{text} Take that out of it, or pass fallback=True.")
 
 
-def _elsewhere(result: Any, backend: Backend, recording: Recording) -> str | None:
+def _as_tuple(result: Any) -> tuple[Any, ...]:
+    """Return what a step returns, one or several, as several."""
+    return result if isinstance(result, tuple) else (result,)
+
+
+def _elsewhere(results: tuple[Any, ...], backend: Backend, recording: Recording) -> str | None:
     """Return why a recording misses what its step does, where that ran on another backend."""
-    results = [t for t in (result if isinstance(result, tuple) else (result,)) if t is not None]
     others = {t.backend.name for t in results if isinstance(t, Tensor)} - {backend.name}
     if others:
         return (
             f"it was recorded on {backend.name} and returns a tensor of {', '.join(sorted(others))}"
         )
-    if results or recording.written:
+    if recording.written or any(one is not None for one in results):
         return None
     return (
         f"it changes nothing on {backend.name}. A step without tensors among its arguments is "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +13,7 @@ import trine
 import trine.functional as F
 from trine import nn, optim
 from trine.data import ArrayDataset, DataLoader, Splits
+from trine.models.figures import Plane
 from trine.random import make_key, normal, permutation, stream_id
 from trine.training import Trainer
 
@@ -151,6 +152,25 @@ def run_over(
     with trine.no_grad():
         parts = [values(function(desk.tensor(x[i : i + size]))) for i in range(0, len(x), size)]
     return np.concatenate(parts)
+
+
+def over_square(
+    function: Callable[[trine.Tensor], trine.Tensor],
+    desk: Desk,
+    title: str,
+    sides: tuple[float, float],
+    points: int,
+    groups: Mapping[str, npt.NDArray[Any]],
+    level: float = 0.5,
+) -> Plane:
+    """Return what a function of two inputs, (n, 2) -> n numbers, makes of points x points in a square.
+
+    `groups` are drawn upon it; `level` is where its border runs.
+    """
+    along = np.linspace(*sides, points)
+    grid = np.stack(np.meshgrid(along, along), axis=-1).reshape(-1, 2)
+    z = run_over(function, desk, grid, 4096).reshape(points, points)
+    return Plane(title, z, (*sides, *sides), groups, level)
 
 
 def fit(

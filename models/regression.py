@@ -16,11 +16,10 @@ from trine.models.desk import (
     draw_normal,
     half_squared_error,
     made_splits,
-    run_over,
+    over_square,
     values,
 )
 from trine.models.explanation import Explanation, tolerance_for
-from trine.models.figures import Plane
 from trine.models.registry import system
 from trine.random import make_key, stream_id, uniform
 
@@ -79,11 +78,15 @@ def _plane_theta(model: nn.Linear) -> npt.NDArray[np.float64]:
     return np.append(values(model.weight)[0], values(model.bias))
 
 
+def with_one(x: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """Return samples (m, n) with a last feature that is 1, whose coefficient is the intercept."""
+    return np.concatenate([x, np.ones((len(x), 1))], axis=1, dtype=np.float64)
+
+
 def least_squares(data: ArrayDataset) -> npt.NDArray[np.float64]:
     """Return the slopes and, last, the intercept that minimise the squared cost on a data set."""
-    inputs = np.concatenate([data.x, np.ones((len(data), 1))], axis=1, dtype=np.float64)
     targets = np.asarray(data.y, np.float64)
-    found: npt.NDArray[np.float64] = np.linalg.lstsq(inputs, targets, rcond=None)[0]
+    found: npt.NDArray[np.float64] = np.linalg.lstsq(with_one(data.x), targets, rcond=None)[0]
     return found[:, 0]
 
 
@@ -113,7 +116,6 @@ def explain_linear(backend: str = "numpy", dtype: str = "float64", steps: int = 
     )
     data = noisy_plane().train
     features, targets = np.asarray(data.x, np.float64), np.asarray(data.y, np.float64)
-    with_one = np.concatenate([features, np.ones((len(features), 1))], axis=1)
     model = build_linear()
     desk.place(model)
     optimizer = optim.SGD(model.parameters(), lr=0.5)
@@ -123,7 +125,7 @@ def explain_linear(backend: str = "numpy", dtype: str = "float64", steps: int = 
         h = model(x)
         half_squared_error(h, y).backward()
         if step == 0:
-            by_formula = with_one.T @ (values(h) - targets)[:, 0] / len(targets)
+            by_formula = with_one(features).T @ (values(h) - targets)[:, 0] / len(targets)
             by_autograd = np.append(values(model.weight.grad)[0], values(model.bias.grad))
             note.agree("dC/dtheta", "1/m sum (h - y) x_j - autograd", by_formula, by_autograd)
         optimizer.step()
@@ -187,12 +189,11 @@ def shows_ellipse(model: Ellipse, splits: Splits) -> Explanation:
     desk = Desk.of(model)
     note = Explanation("logistic-regression", "The border found", SOURCE, desk.backend, desk.dtype)
     _beside_the_ellipse(note, model)
-    along = np.linspace(-2.0, 2.0, 81)
-    grid = np.stack(np.meshgrid(along, along), axis=-1).reshape(-1, 2)
-    h = run_over(lambda x: model(x).sigmoid(), desk, grid, 4096).reshape(81, 81)
     few, label = splits.test.x[:200], splits.test.y[:200, 0]
-    points = {f"y = {y}": few[label == y] for y in (0, 1)}
-    note.drawings["border"] = Plane("Probability of y = 1", h, (-2.0, 2.0, -2.0, 2.0), points)
+    note.drawings["border"] = over_square(
+        lambda x: model(x).sigmoid(), desk, "Probability of y = 1", (-2.0, 2.0), 81,
+        {f"y = {y}": few[label == y] for y in (0, 1)},
+    )  # fmt: skip
     return note
 
 

@@ -9,9 +9,15 @@ import trine
 import trine.functional as F
 from trine import nn, optim
 from trine.data import Splits
-from trine.models.desk import Desk, draw_normal, half_squared_error, made_splits, values
+from trine.models.desk import (
+    Desk,
+    draw_normal,
+    half_squared_error,
+    made_splits,
+    over_square,
+    values,
+)
 from trine.models.explanation import Explanation
-from trine.models.figures import Plane
 from trine.models.registry import register, system
 
 SOURCE = "source notes 001"
@@ -154,27 +160,16 @@ def show_perceptron(model: nn.Module, splits: Splits) -> Explanation:
     )
     for k, gate in enumerate(("AND", "OR")):
         truth = np.array(TABLES[gate]) == 1
-        note.drawings[gate.lower()] = over_plane(
-            model, desk, k, f"{gate}: where the unit fires", (-0.5, 1.5, -0.5, 1.5),
+
+        def fires(x: trine.Tensor, unit: int = k) -> trine.Tensor:
+            out: trine.Tensor = model(x)[:, unit]
+            return out
+
+        note.drawings[gate.lower()] = over_square(
+            fires, desk, f"{gate}: where the unit fires", (-0.5, 1.5), 101,
             {"1": ROWS[truth], "0": ROWS[~truth]},
         )  # fmt: skip
     return note
-
-
-def over_plane(
-    model: nn.Module,
-    desk: Desk,
-    output: int,
-    title: str,
-    extent: tuple[float, float, float, float],
-    groups: dict[str, npt.NDArray[np.float32]],
-    level: float = 0.5,
-) -> Plane:
-    """Return one output of a model of two inputs over a rectangle, and groups of points on it."""
-    left, right, bottom, top = extent
-    x1, x2 = np.meshgrid(np.linspace(left, right, 101), np.linspace(bottom, top, 101))
-    z = values(model(desk.tensor(np.stack([x1.ravel(), x2.ravel()], axis=1))))[:, output]
-    return Plane(title, z.reshape(x1.shape), extent, groups, level)
 
 
 @system(
@@ -268,8 +263,8 @@ def show_adaline(model: nn.Module, splits: Splits) -> Explanation:
     # The best border between the clouds errs with the probability of a normal above |mu|.
     note.at_least("right", "of the test points, by the sign of z (at best 0.87)", right, 0.84)
     positive = np.asarray(test.y)[:, 0] > 0
-    note.drawings["plane"] = over_plane(
-        model, desk, 0, "z of ADALINE, and its border at 0", (-4.0, 4.0, -4.0, 4.0),
+    note.drawings["plane"] = over_square(
+        model, desk, "z of ADALINE, and its border at 0", (-4.0, 4.0), 101,
         {"-1": np.asarray(test.x)[~positive], "1": np.asarray(test.x)[positive]}, level=0.0,
     )  # fmt: skip
     return note

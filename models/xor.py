@@ -7,9 +7,8 @@ import numpy as np
 import trine
 from trine import nn, optim
 from trine.data import Splits
-from trine.models.desk import Desk, half_squared_error, made_splits, run_over, values
+from trine.models.desk import Desk, half_squared_error, made_splits, over_square, run_over, values
 from trine.models.explanation import Explanation
-from trine.models.figures import Plane
 from trine.models.registry import system
 
 SOURCE = "source notes 001, section 2.2.1"
@@ -133,15 +132,9 @@ def shows(model: Xor, splits: Splits) -> Explanation:
     out = run_over(model, desk, splits.test.x)[:, 0]
     truth = splits.test.y[:, 0]
     note.equal("XOR", "rows right of 4", int(((out > 0.5) == (truth > 0.5)).sum()), 4)
-    along = np.linspace(*SIDES, 61)
-    grid = np.stack(np.meshgrid(along, along), axis=-1).reshape(-1, 2)
-    points = {f"target {t}": splits.test.x[truth == t] for t in (0, 1)}
-    note.drawings["boundary"] = Plane(
-        "Output of the trained 2-2-1 network",
-        run_over(model, desk, grid).reshape(61, 61),
-        (*SIDES, *SIDES),
-        points,
-    )
+    targets = {f"target {t}": splits.test.x[truth == t] for t in (0, 1)}
+    title = "Output of the trained 2-2-1 network"
+    note.drawings["boundary"] = over_square(model, desk, title, SIDES, 61, targets)
     return note
 
 

@@ -223,8 +223,10 @@ def predict(
 
 def _first_figures(line: Measured | None, count: int = 2) -> str:
     """Return the first figures that a system reached, and how many more there are."""
-    if line is None or line.failed:
-        return "" if line is None else line.result
+    if line is None:
+        return ""
+    if line.failed:
+        return line.result
     more = len(line.reached) - count
     figures = "; ".join(map(str, line.reached[:count]))
     return figures + (f"; {more} more" if more > 0 else "")

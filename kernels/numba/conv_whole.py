@@ -20,6 +20,11 @@ def _covers(size: Pair, kernel_size: Pair, padding: Pair, groups: int) -> bool:
     return size == kernel_size and padding == (0, 0) and groups == 1
 
 
+def _rows(a: Array) -> Array:
+    """Return images or kernels (n, C, H, W) as a matrix, a row for each."""
+    return a.reshape(len(a), math.prod(a.shape[1:]))
+
+
 @kernel(
     "conv2d", backend="numba", name="whole", priority=3,
     supports=lambda x, weight, padding, groups, **_: _covers(
@@ -31,12 +36,7 @@ def conv2d(
     groups: int, activation: int, out: Array,
 ) -> None:  # fmt: skip
     """out[n, k] = act(sum_cij w[k, c, i, j] x[n, c, i, j] + b[k])."""
-    images, filters = out.shape[:2]
-    taps = math.prod(weight.shape[1:])
-    multiply(
-        x.reshape(images, taps), False, weight.reshape(filters, taps), True, bias, activation,
-        out.reshape(images, filters),
-    )  # fmt: skip
+    multiply(_rows(x), False, _rows(weight), True, bias, activation, _rows(out))
 
 
 @kernel(
@@ -50,12 +50,7 @@ def conv2d_input_grad(
     groups: int, grad_x: Array,
 ) -> None:  # fmt: skip
     """grad_x[n, c, i, j] = sum_k w[k, c, i, j] grad_out[n, k]."""
-    images, filters = grad_out.shape[:2]
-    taps = math.prod(weight.shape[1:])
-    multiply(
-        grad_out.reshape(images, filters), False, weight.reshape(filters, taps), False, None, 0,
-        grad_x.reshape(images, taps),
-    )  # fmt: skip
+    multiply(_rows(grad_out), False, _rows(weight), False, None, 0, _rows(grad_x))
 
 
 @kernel(
@@ -69,12 +64,4 @@ def conv2d_weight_grad(
     groups: int, grad_weight: Array,
 ) -> None:  # fmt: skip
     """grad_w[k, c, i, j] = sum_n grad_out[n, k] x[n, c, i, j]."""
-    images, filters = grad_out.shape[:2]
-    if not images:
-        grad_weight[...] = 0
-        return
-    taps = math.prod(grad_weight.shape[1:])
-    multiply(
-        grad_out.reshape(images, filters), True, x.reshape(images, taps), False, None, 0,
-        grad_weight.reshape(filters, taps),
-    )  # fmt: skip
+    multiply(_rows(grad_out), True, _rows(x), False, None, 0, _rows(grad_weight))

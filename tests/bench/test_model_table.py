@@ -205,14 +205,14 @@ def test_a_line_shows_some_figures_and_how_many_more_there_are(
 ) -> None:
     monkeypatch.setattr(model_page, "FIGURES", 3)
     figures = tuple(Reached(f"|e{i}|", f"{i}", "= 0") for i in range(5))
-    text = page([line("a", reached=figures, short="e4", cpu_seconds=2.5)], "make models")
+    text = page([line("a", reached=figures, short="e4", cpu_seconds=2.5)])
     row = next(row for row in text.splitlines() if row.startswith("| `a`"))
     assert "\\|e0\\|: **0** (= 0)<br>\\|e1\\|: **1** (= 0)<br>\\|e2\\|" in row
     assert "e3" not in row
     assert "<br>2 more<br>**short: e4**" in row
     assert "| made 01234567 | numpy | 1 | 1 (2.5) |" in row
     assert "Everything was measured at commit `c`." in text
-    assert "at commit" not in page([line("a"), line("b", commit="d")], "make models")
+    assert "at commit" not in page([line("a"), line("b", commit="d")])
 
 
 def test_trine_models_lists_what_was_measured() -> None:
