@@ -77,6 +77,24 @@ def _normed(part: Part, moments: str) -> str:
     return f" = {gamma}({x} - mu) / (sigma^2 + {eps})^0.5{beta},  mu and sigma {moments}"
 
 
+def smoothed(part: Part) -> tuple[float, float]:
+    """Return what cross-entropy wants of the target's class and of each other: 1 - s + s/K and s/K."""
+    s = part.attrs.get("label_smoothing", 0.0)
+    other = s / part.inputs[0].value.shape[1]
+    return 1.0 - s + other, other
+
+
+def _cross_entropy_formula(part: Part, names: list[str]) -> str:
+    z = names[0]
+    if not part.attrs.get("label_smoothing"):
+        return f" = -log( exp {z}[t] / sum exp {z} )"
+    at_target, elsewhere = map(number, smoothed(part))
+    return (
+        f" = -sum over k of y[k] log( exp {z}[k] / sum exp {z} ),  "
+        f"y = {at_target} at t, {elsewhere} elsewhere"
+    )
+
+
 def _index(index: Any) -> str:
     """Return an index as it is written in Python; arrays of indices by a word."""
     places = index if isinstance(index, tuple) else (index,)
@@ -115,7 +133,7 @@ FORMULAS: dict[str, Callable[[Part, list[str]], str]] = {
     "group_norm": lambda part, _: _normed(part, "of each group of channels"),
     "getitem": lambda part, n: f" = {n[0]}[{_index(part.attrs.get('index'))}]",
     "concat": lambda _, n: f" = {', '.join(n)} side by side",
-    "cross_entropy": lambda _, n: f" = -log( exp {n[0]}[t] / sum exp {n[0]} )",
+    "cross_entropy": _cross_entropy_formula,
 }
 """What follows the symbol of the output."""
 
@@ -127,6 +145,8 @@ def backward_formulas(part: Part) -> list[str]:
         slope = ACTS[part.op][1].format(z=names[0], a=part.symbol)
         return [f"dC/d{names[0]} = dC/d{part.symbol} (.) act'({names[0]}),  act' = {slope}"]
     lines = BACKWARD.get(part.op, ())
+    if part.op == "cross_entropy" and part.attrs.get("label_smoothing"):
+        lines = ("dC/d{0} = softmax({0}) - y,  / batch   (BP1)",)
     shown = [line for line in lines if len(names) > 2 or "{2}" not in line]
     roles = {operand.role: operand.symbol for operand in part.inputs if operand.role}
     return [line.format(*names, *[""] * 3, y=part.symbol, **roles) for line in shown]

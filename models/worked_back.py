@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trine.models.anatomy import Anatomy, Operand, Part
-from trine.models.formulas import number
+from trine.models.formulas import number, smoothed
 from trine.models.worked import (
     SLOPES,
     TERMS,
@@ -133,17 +133,18 @@ WRITERS: dict[str, Callable[[Part, Anatomy, int], Iterator[str]]] = {
 
 
 def _cross_entropy(part: Part, sample: int) -> Iterator[str]:
-    """softmax - 1 at the target, / batch, where neither weights nor smoothing change that."""
+    """softmax - y, / batch: y is 1 at the target and 0 elsewhere, unless smoothed."""
     scores, target = part.inputs[0].value, part.inputs[1].value
     plain = len(part.inputs) == 2 and part.attrs.get("reduction", "mean") == "mean"
-    plain = plain and not part.attrs.get("label_smoothing") and part.symbol == "C"
+    plain = plain and target.ndim == 1 and part.symbol == "C"
     plain = plain and not (target == part.attrs.get("ignore_index")).any()
     if not plain or scores.ndim != 2 or scores.shape[1] > CLASSES or len(scores) != part.batch:
         return
     powers = np.exp(scores[sample] - scores[sample].max())
     shares = powers / powers.sum()
+    at_target, elsewhere = smoothed(part)
+    over = f" / {len(scores)}" if len(scores) > 1 else ""
     for j, share in enumerate(shares):
-        is_target = int(j == target[sample])
-        error = number((share - is_target) / len(scores))
-        over = f" / {len(scores)}" if len(scores) > 1 else ""
-        yield f"dC/d{part.inputs[0].symbol}[{j + 1}] = ({number(share)} - {is_target}){over} = {error}"
+        y = at_target if j == target[sample] else elsewhere
+        error = number((share - y) / len(scores))
+        yield f"dC/d{part.inputs[0].symbol}[{j + 1}] = ({number(share)} - {number(y)}){over} = {error}"

@@ -63,8 +63,8 @@ def train_system(tmp_path: Path) -> Callable[..., Any]:
     from trine.cli.train import Options, prepare
 
     def train(name: str, backend: str, **options: Any) -> Any:
-        chosen = Options(name, backend=backend, out=tmp_path / name, progress="none", **options)
-        run = prepare(chosen)
+        options = {"out": tmp_path / name, "progress": "none", **options}
+        run = prepare(Options(name, backend=backend, **options))
         run.trainer.fit(run.train_loader, run.test_loader, epochs=run.epochs)
         run.model.eval()
         return run

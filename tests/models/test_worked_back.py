@@ -16,6 +16,7 @@ import trine.functional as F
 from trine import models, nn
 from trine.cli.anatomy_view import show_anatomy
 from trine.models.anatomy import record
+from trine.models.formulas import backward_formulas, formula
 from trine.models.lesson import lesson_of
 from trine.models.network_svg import network_svg
 from trine.models.snapshots import SUMMARY, quantities
@@ -75,6 +76,41 @@ def test_lines_end_in_the_tapes_gradients(small):
     loss = small.parts[-1]
     errors = [float(line.rpartition(" = ")[2]) for line in worked_back(loss, small, 1)]
     assert errors == pytest.approx(part.delta[1].tolist(), rel=1e-5)
+
+
+def smoothed_loss(out, target):
+    return F.cross_entropy(out, target, label_smoothing=0.2)
+
+
+def test_smoothed_labels_stand_in_the_formulas_of_cross_entropy():
+    """y is 1 - s + s/K at the label and s/K elsewhere: 0.85 and 0.05 of four classes for s = 0.2."""
+    trine.seed(0)
+    with trine.use("numpy"):
+        model = nn.Sequential(nn.Linear(3, 4)).to(dtype="float64")
+        x, target = trine.randn(2, 3, dtype="float64"), trine.tensor([2, 0])
+        anatomy = record(model, x, target, loss=smoothed_loss)
+    scores, loss = anatomy.parts
+    wanted = [[0.05, 0.05, 0.85, 0.05], [0.85, 0.05, 0.05, 0.05]]
+    logs = scores.output - np.log(np.exp(scores.output).sum(axis=1, keepdims=True))
+    assert loss.output == pytest.approx(-(np.array(wanted) * logs).sum(axis=1).mean())
+    assert formula(loss) == (
+        "C = -sum over k of y[k] log( exp z1[k] / sum exp z1 ),  y = 0.85 at t, 0.05 elsewhere"
+    )
+    assert backward_formulas(loss) == ["dC/dz1 = softmax(z1) - y,  / batch   (BP1)"]
+    for sample in (0, 1):
+        found = [SUM.match(line) for line in worked_back(loss, anatomy, sample)]
+        assert [total(line["terms"]) for line in found] == pytest.approx(
+            scores.delta[sample], abs=1e-6
+        )
+        assert [line["terms"].split()[2] for line in found] == [f"{y:g})" for y in wanted[sample]]
+
+
+def test_targets_that_are_probabilities_are_not_written_as_labels():
+    trine.seed(0)
+    with trine.use("numpy"):
+        x, target = trine.ones(2, 3), trine.full((2, 4), 0.25)
+        anatomy = record(nn.Sequential(nn.Linear(3, 4)), x, target, loss=F.cross_entropy)
+    assert worked_back(anatomy.parts[-1], anatomy, 0) == []
 
 
 def test_shared_weights_are_not_written_as_one_ops_sum():
