@@ -48,7 +48,7 @@ class Further:
 
 FURTHER = (
     Further("lenet5", "fashion-mnist", 10, 0.89, "asked of Trine"),
-    Further("lenet5-1998", "fashion-mnist", 20, 0.9004, "a point below lenet5's 0.9104 after 10"),
+    Further("lenet5-1998", "fashion-mnist", 20, 0.9013, "a point below lenet5's 0.9113 after 10"),
     Further("alexnet-small", "fashion-mnist", 1, 0.835, "people, by Fashion-MNIST's authors"),
     Further("googlenet-small", "fashion-mnist", 1, 0.835, "people, by Fashion-MNIST's authors"),
 )
