@@ -195,17 +195,17 @@ def _reached(system: System, report: dict[str, Any], also: Further | None) -> li
     if wanted:
         found.append(Reached("test accuracy", f"{report['test_accuracy']:.4f}", wanted))
     if system.shows is None:
-        equal = [row for row in rows if row["relation"] == "="]
+        equal = [row for row in rows if row["relation"] in ("=", "is")]
         right = sum(row["ok"] for row in equal)
         if equal:
             found.append(Reached("numbers as in the source", f"{right}", f"of {len(equal)}"))
-        rows = [row for row in rows if row["relation"] != "="]
+        rows = [row for row in rows if row not in equal]
     found += map(_figure, rows)
     return found or [Reached("test loss", f"{report['test_loss']:.3g}")]
 
 
 def _figure(row: dict[str, Any]) -> Reached:
-    if row["tolerance"] == 0.0 and row["relation"] == "=" and row["reference"] == 1.0:
+    if row["relation"] == "is":
         return Reached(row["formula"], "yes" if row["ok"] else "no", "yes")
     wanted = f"{row['relation']} {_number(row['reference'])}"
     if row["relation"] == "=" and row["tolerance"]:
@@ -243,7 +243,7 @@ def main(
     for named, system in [] if render else zip(chosen, systems, strict=True):
         data = named.partition(":")[2]
         old = rows.get((system.name, data or system.data_name or ""))
-        if resume and old is not None and _holds(old, commit(written)):
+        if resume and old is not None and _holds(old, commit(written), backend, epochs):
             typer.echo(f"{named}: measured already")
             continue
         row = measure(system, backend, data or None, epochs, written=written)
@@ -261,9 +261,11 @@ def main(
         raise typer.Exit(1)
 
 
-def _holds(line: Measured, now: str) -> bool:
-    """Return whether a line is of this commit, whole, and of a tree that was just that."""
-    return line.commit == now and not (line.failed or now == "unknown" or now.endswith("-dirty"))
+def _holds(line: Measured, now: str, backend: str, epochs: int | None) -> bool:
+    """Return whether a line is whole, of this commit's tree just as it is, and was so asked for."""
+    known = not (now == "unknown" or now.endswith("-dirty"))
+    asked = backend in ("auto", line.backend) and epochs in (None, line.epochs)
+    return known and asked and line.commit == now and not line.failed
 
 
 def _write(rows: dict[tuple[str, str], Measured], out: Path, json: Path) -> None:

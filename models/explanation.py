@@ -49,7 +49,10 @@ class Row:
     tolerance: float | None = None
     printed: str | None = None
     relation: str = "="
-    """What the value must be to its reference: "=", ">=" or "<=", each within the tolerance."""
+    """What the value must be to its reference: "=", ">=" or "<=", each within the tolerance.
+
+    "is" marks a property, whose value is 1 where it holds and 0 where not.
+    """
 
     @property
     def ok(self) -> bool:
@@ -63,7 +66,9 @@ class Row:
         return not too_low and (self.relation == ">=" or above <= self.tolerance)
 
     def text(self, dtype: str) -> str:
-        """Return the value with the digits that its dtype has."""
+        """Return the value with the digits that its dtype has; yes or no for a property."""
+        if self.relation == "is":
+            return "yes" if self.value else "no"
         return f"{self.value:.10g}" if dtype == "float64" else f"{self.value:.7g}"
 
     def judgement(self) -> str:
@@ -71,6 +76,8 @@ class Row:
         if self.reference is None or self.tolerance is None:
             return ""
         shown = self.printed if self.printed is not None else f"{self.reference:.10g}"
+        if self.relation == "is":
+            return "= yes" if self.ok else "DIFFERS FROM yes"
         if self.relation != "=":
             return f"{self.relation} {shown}" if self.ok else f"NOT {self.relation} {shown}"
         return f"{'=' if self.ok else 'DIFFERS FROM'} {shown} (tolerance {self.tolerance:.1g})"
@@ -134,8 +141,8 @@ class Explanation:
         self.rows.append(Row(f"max |{symbol}|", formula, worst, 0.0, tolerance))
 
     def truth(self, symbol: str, formula: str, value: bool) -> None:
-        """Add a property that must hold: 1 for true."""
-        self.rows.append(Row(symbol, formula, float(value), 1.0, 0.0))
+        """Add a property that must hold."""
+        self.rows.append(Row(symbol, formula, float(value), 1.0, 0.0, relation="is"))
 
     def at_least(self, symbol: str, formula: str, value: Any, bound: float) -> None:
         """Add a number that must not lie below a bound."""
@@ -230,6 +237,8 @@ class Explanation:
 
 
 def _failure(row: Row) -> str:
+    if row.relation == "is":
+        return f"{row.symbol}: not so: {row.formula}"
     if row.relation != "=":
         return f"{row.symbol}: {row.value:.6g} is not {row.relation} {row.reference:.6g}"
     return (

@@ -56,7 +56,9 @@ def test_figures_say_how_close_and_counts_are_whole() -> None:
     assert model_table._figure(row) == Reached("n, weights", "60,965,224", "= 60,965,224")
     near = row | {"value": 1.51234, "reference": 1.5, "tolerance": 0.075}
     assert model_table._figure(near) == Reached("n, weights", "1.512", "= 1.5 within 0.075")
-    truth = row | {"value": 0.0, "reference": 1.0, "ok": False}
+    one = row | {"value": 1.0, "reference": 1.0}
+    assert model_table._figure(one) == Reached("n, weights", "1", "= 1")
+    truth = one | {"value": 0.0, "relation": "is", "ok": False}
     assert model_table._figure(truth) == Reached("weights", "no", "yes")
 
 
@@ -129,6 +131,14 @@ def test_resume_skips_what_this_commit_has_measured(
     done = table("xor", "hand", "--resume", out=out, json=file)
     assert done.exit_code == 0
     assert "xor: measured already" in done.output
+    ran = REPORT["backend"], REPORT["epochs"]
+    assert "measured already" in table(
+        "xor", "--resume", "--backend", ran[0], "--epochs", str(ran[1]), out=out, json=file
+    ).output  # fmt: skip
+    monkeypatch.setattr(model_table, "_run", lambda _: REPORT)
+    for option, value in (("--backend", "cupy"), ("--epochs", str(ran[1] + 1))):
+        other = table("xor", "--resume", option, value, out=out, json=file)
+        assert "measured already" not in other.output
     monkeypatch.setattr(model_table, "commit", lambda *_: "def")
     monkeypatch.setattr(model_table, "_run", lambda _: REPORT)
     assert "measured already" not in table("xor", "--resume", out=out, json=file).output
@@ -161,11 +171,11 @@ REPORT = {"test_accuracy": 1.0, "test_loss": 0.0, "backend": "numpy", "epochs": 
 
 
 def table(*arguments: str, out: Path, json: Path) -> Any:
-    """Run the command on numpy."""
+    """Run the command, on numpy unless the arguments say otherwise."""
     app = model_table.typer.Typer()
     app.command()(model_table.main)
     files = ["--out", str(out), "--json", str(json)]
-    return CliRunner().invoke(app, [*arguments, *files, "--backend", "numpy"])
+    return CliRunner().invoke(app, ["--backend", "numpy", *files, *arguments])
 
 
 def line(name: str, **changes: Any) -> Measured:

@@ -128,6 +128,16 @@ def test_a_wrong_number_is_noticed() -> None:
     assert 'class="wrong"' in note.html()
 
 
+def test_a_property_holds_or_not() -> None:
+    note = Explanation("n", "t", "s", "numpy", "float64")
+    note.truth("a", "is largest", True)
+    assert note.ok
+    assert "yes  = yes" in note.text()
+    note.truth("b", "is least", False)
+    assert note.failures() == ["b: not so: is least"]
+    assert "no  DIFFERS FROM yes" in note.text()
+
+
 def test_float32_is_compared_more_loosely_than_float64() -> None:
     for dtype, ok in (("float64", False), ("float32", True)):
         note = Explanation("x", "x", "x", "numpy", dtype)
