@@ -22,7 +22,7 @@ def train(backend, dtype, optimizer="adam"):
         model.to(dtype=dtype)
         update = {
             "adam": lambda p: optim.Adam(p, lr=1e-3),
-            "sgd": lambda p: optim.SGD(p, lr=0.05, momentum=0.9, nesterov=True),
+            "sgd": lambda p: optim.SGD(p, lr=0.1, momentum=0.9, nesterov=True),
         }[optimizer](model.parameters())
         loader = DataLoader(data.load("digits").train, 32, shuffle=True, seed=0)
         losses = []
