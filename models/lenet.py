@@ -13,7 +13,7 @@ def loss(out: trine.Tensor, target: trine.Tensor) -> trine.Tensor:
 
     A tenth of each target is spread over all ten digits, so that the net stops pushing z apart on
     images that it already reads. Over sixteen seeds of the digits: 99.2 % in the middle and 98.6 %
-    at worst; without it 98.6 % and 97.5 %.
+    at worst; without it, over six of them, 98.6 % and 97.5 %.
     """
     return F.cross_entropy(out, target, label_smoothing=0.1)
 
